@@ -1,0 +1,440 @@
+"""A text-to-image diffusion pipeline in diffusers' folder format: build, save, load.
+
+The shipped pipeline (the folder weights/ beside this file) works on pixels: a UNet2DConditionModel of 32 x 32 RGB images
+with cross-attention at 16 x 16 and 8 x 8, a small CLIP text encoder, and the noise schedule of Stable Diffusion. The
+same loader takes a Stable Diffusion folder or hub id, whose autoencoder then stands between pixels and latents.
+
+Images and latents are (batch, channels, height, width); pixels are in [-1, 1]. The UNet predicts the noise eps of
+
+    x_t = sqrt(alphas_cumprod[t]) x_0 + sqrt(1 - alphas_cumprod[t]) eps.
+
+Weights are safetensors only; pickled weights are refused. Nothing is fetched unless the caller passes a hub id.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.utils import logging as transformers_logging
+
+from experiments.editor.clips import CLIPS, LOOKS, caption
+
+SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
+CONVERSION_ADVICE = (
+    "pickled weights can run code and are not read; convert them with "
+    "DiffusionPipeline.from_pretrained(...).save_pretrained(folder, safe_serialization=True)"
+)
+
+_Model = TypeVar("_Model", bound=torch.nn.Module)
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_PICKLED = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_COMPONENTS = {
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "scheduler": ("diffusers", "DDIMScheduler"),
+    "vae": ("diffusers", "AutoencoderKL"),
+}
+_WEIGHTS_NAME = {
+    "unet": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "vae": "diffusion_pytorch_model",
+}
+
+
+@dataclass
+class Pipeline:
+    """The parts of a diffusion pipeline. vae is None where the UNet works on pixels in [-1, 1]."""
+
+    unet: UNet2DConditionModel
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler: DDIMScheduler
+    vae: AutoencoderKL | None = None
+
+    @property
+    def models(self) -> dict[str, torch.nn.Module]:
+        """The components that carry weights, by name."""
+        models = {"unet": self.unet, "text_encoder": self.text_encoder, "vae": self.vae}
+        return {name: model for name, model in models.items() if model is not None}
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of weights of all components together."""
+        return sum(weight.numel() for model in self.models.values() for weight in model.parameters())
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move every model to a device and a floating dtype, in place, and return the pipeline."""
+        # diffusers warns about a dtype that is passed as None.
+        target = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+        for model in self.models.values():
+            model.to(**target)
+        return self
+
+    def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
+        """The text encoder's last hidden states (prompts, tokens, dim), each prompt padded or cut to the same tokens.
+
+        As in Stable Diffusion the padding is not masked. Gradients flow to the text encoder where they are enabled.
+        """
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+
+
+def build_pipeline(
+    seed: int,
+    *,
+    block_out_channels: Sequence[int] = (32, 64, 96),
+    text_dim: int = 64,
+    max_tokens: int = 16,
+    sample_size: int = 32,
+) -> Pipeline:
+    """The shipped architecture with random float32 weights drawn from the seed, in evaluation mode on the CPU.
+
+    block_out_channels are the UNet's channels at full, half and quarter resolution, multiples of 8; text_dim is the width
+    of the text encoder and of the cross-attention; max_tokens is the length of every encoded prompt. The global random
+    state of torch is left as it was. Raises ValueError if a number of channels is not a positive multiple of 8.
+    """
+    for channels in (*block_out_channels, text_dim):
+        if channels < 8 or channels % 8:
+            raise ValueError(f"{channels} channels cannot be split into 8 groups; use a positive multiple of 8")
+    tokenizer = build_tokenizer(max_tokens)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=sample_size,
+            in_channels=3,
+            out_channels=3,
+            layers_per_block=1,
+            block_out_channels=tuple(block_out_channels),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            mid_block_type="UNetMidBlock2DCrossAttn",
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            cross_attention_dim=text_dim,
+            # For this class diffusers reads attention_head_dim as the number of heads.
+            attention_head_dim=2,
+            norm_num_groups=8,
+        )
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=text_dim,
+                intermediate_size=2 * text_dim,
+                projection_dim=text_dim,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=max_tokens,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        timestep_spacing="leading",
+        clip_sample=False,
+        # Level 0 of an inversion is alphas_cumprod[0], and the offset makes level 1 a larger noise: with offset 0 the
+        # first two levels would coincide and one step would be lost.
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    return Pipeline(unet.eval(), text_encoder.eval(), tokenizer, scheduler)
+
+
+def build_tokenizer(max_tokens: int = 16) -> CLIPTokenizer:
+    """A CLIP tokenizer whose vocabulary is every byte and the words of the clips' captions, one token a word.
+
+    Any other text is spelled in bytes and in pieces of those words, so no text is unknown.
+    """
+    words = Counter(word for clip in CLIPS.values() for look in LOOKS for word in caption(clip.subject, look).split())
+    letters = list(bytes_to_unicode().values())
+    merges = _learn_merges(words)
+    pieces = [*letters, *(letter + "</w>" for letter in letters), *(left + right for left, right in merges), _START, _END]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)
+
+
+def _learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent pair first, until every word is one token."""
+    spelled = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
+    merges = []
+    while True:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, pieces in spelled.items():
+            for pair in pairwise(pieces):
+                pairs[pair] += words[word]
+        if not pairs:
+            return merges
+        # The pair itself breaks ties, so that the vocabulary does not depend on the order of counting.
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        merges.append(best)
+        spelled = {word: _merge(pieces, best) for word, pieces in spelled.items()}
+
+
+def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
+
+
+def save_pipeline(pipeline: Pipeline, folder: str | Path, *, card: str | None = None) -> None:
+    """Write a pipeline as a diffusers folder, with card as its README.md; the folder appears whole or not at all.
+
+    An existing pipeline folder is replaced. Raises ValueError if the path holds anything else, or if a weight is not
+    finite.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and (_is_pipeline(folder) or not any(folder.iterdir()))):
+        raise ValueError(f"{folder} exists and is no pipeline folder (no model_index.json); choose a new folder")
+    for name, model in pipeline.models.items():
+        _require_finite(name, model, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        written = Path(temporary) / "written"
+        written.mkdir(mode=0o755)
+        with _without_progress_bars():
+            for name, model in pipeline.models.items():
+                model.save_pretrained(written / name, safe_serialization=True)
+        pipeline.tokenizer.save_pretrained(written / "tokenizer")
+        pipeline.scheduler.save_pretrained(written / "scheduler")
+        (written / "model_index.json").write_text(json.dumps(_model_index(pipeline), indent=2) + "\n", encoding="utf-8")
+        if card is not None:
+            (written / "README.md").write_text(card, encoding="utf-8")
+        if folder.exists():
+            replaced = Path(temporary) / "replaced"
+            folder.rename(replaced)
+            try:
+                written.rename(folder)
+            except OSError:
+                replaced.rename(folder)
+                raise
+        else:
+            written.rename(folder)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """transformers draws a bar for every file, which would tear the caller's own progress display."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _model_index(pipeline: Pipeline) -> dict[str, Any]:
+    """model_index.json as diffusers reads it; without an autoencoder its images are output_type="latent"."""
+    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": diffusers.__version__}
+    for name, origin in _COMPONENTS.items():
+        index[name] = list(origin) if getattr(pipeline, name) is not None else [None, None]
+    index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
+    return index | {"requires_safety_checker": False}
+
+
+def load_pipeline(
+    path_or_id: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Pipeline:
+    """Load a pipeline in evaluation mode: the shipped one (None), a diffusers folder, or a hub id "owner/name".
+
+    A folder is read without the network. The scheduler is taken as DDIM with leading spacing and without clipping of the
+    predicted sample, since a clipped step has no inverse. device defaults to the CPU, dtype to that of the files.
+
+    Raises ValueError if the path is no pipeline, its UNet is of another class or needs more than a timestep and a prompt,
+    weights are missing, corrupted, not finite or pickled, the prediction type is not epsilon, or the device is not there.
+    """
+    target = require_device(device)
+    folder = _resolve(path_or_id)
+    if not _is_pipeline(folder):
+        found = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+        advice = f" (found {found[0]}: {CONVERSION_ADVICE})" if found else ""
+        raise ValueError(f"{folder} is no pipeline folder: it has no model_index.json{advice}; pass a diffusers folder")
+    index = _read_json(folder / "model_index.json")
+    unet = _load_model(folder, "unet", UNet2DConditionModel)
+    _require_plain_conditioning(unet, folder)
+    pipeline = Pipeline(
+        unet=unet,
+        text_encoder=_load_model(folder, "text_encoder", CLIPTextModel),
+        tokenizer=_load_tokenizer(folder),
+        scheduler=_load_scheduler(folder),
+        vae=_load_model(folder, "vae", AutoencoderKL) if (index.get("vae") or [None])[0] else None,
+    )
+    pipeline.to(target, dtype)
+    for model in pipeline.models.values():
+        model.eval()
+    return pipeline
+
+
+def require_device(device: str | torch.device | None) -> torch.device:
+    """The device as torch.device, the CPU for None; ValueError if the name is wrong or the device is not there."""
+    mend = "pass cpu or a device that torch lists as available"
+    try:
+        target = torch.device("cpu" if device is None else device)
+    except RuntimeError:
+        raise ValueError(f"{device!r} is no device; {mend}") from None
+    if target.type == "cpu":
+        return target
+    available = torch.accelerator.current_accelerator(check_available=True)
+    count = torch.accelerator.device_count() if available is not None else 0
+    if available is None or target.type != available.type or (target.index or 0) >= count:
+        names = ", ".join(["cpu", *(f"{available}:{number}" for number in range(count))])
+        raise ValueError(f"the device {str(target)!r} is not there (available: {names}); {mend}")
+    return target
+
+
+def _resolve(path_or_id: str | Path | None) -> Path:
+    """The local folder of a pipeline; only a hub id that is no existing path is fetched."""
+    if path_or_id is None:
+        return SHIPPED_WEIGHTS
+    path = Path(path_or_id)
+    if path.is_dir():
+        return path
+    if path.exists():
+        if path.suffix in _PICKLED:
+            raise ValueError(f"{path} is pickled: {CONVERSION_ADVICE}")
+        raise ValueError(f"{path} is a file, not a pipeline folder; pass the folder that holds model_index.json")
+    if not isinstance(path_or_id, str) or not _HUB_ID.fullmatch(path_or_id):
+        raise ValueError(f"{path_or_id} is no folder; pass an existing pipeline folder or a hub id owner/name")
+    wanted = ["model_index.json", "*/*.json", "tokenizer/*.txt"]
+    wanted += [f"{name}/{weights}{shard}.safetensors" for name, weights in _WEIGHTS_NAME.items() for shard in ("", "-0*")]
+    try:
+        return Path(snapshot_download(path_or_id, allow_patterns=wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{path_or_id} is no folder here and cannot be fetched as a hub id ({reason}); "
+            "pass an existing pipeline folder, or check the id and the network"
+        ) from error
+
+
+def _is_pipeline(folder: Path) -> bool:
+    return (folder / "model_index.json").is_file()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing; copy the pipeline folder again") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no JSON file ({error}); copy the pipeline folder again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not an object; copy the pipeline folder again")
+    return content
+
+
+def _load_model(folder: Path, name: str, model_class: type[_Model]) -> _Model:
+    config = _read_json(folder / name / "config.json")
+    stated = config.get("_class_name") or (config.get("architectures") or [model_class.__name__])[0]
+    if stated != model_class.__name__:
+        raise ValueError(f"the {name} of {folder} is a {stated}; this editor needs a {model_class.__name__}")
+    variant = _weights_variant(folder / name, _WEIGHTS_NAME[name])
+    try:
+        with _without_progress_bars():
+            model, report = model_class.from_pretrained(
+                folder / name, use_safetensors=True, local_files_only=True, variant=variant, output_loading_info=True
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the {name} of {folder} cannot be loaded ({reason}); copy the pipeline folder again") from error
+    for fault in ("missing_keys", "mismatched_keys"):
+        if keys := sorted(map(str, report.get(fault, ()))):
+            raise ValueError(
+                f"the {name} of {folder} has {len(keys)} {fault.replace('_', ' ')}, the first is {keys[0]}; "
+                "its weights do not belong to its config.json: copy the pipeline folder again"
+            )
+    _require_finite(name, model, folder)
+    return model
+
+
+def _weights_variant(folder: Path, stem: str) -> str | None:
+    """None, or "fp16" where only half precision is stored; ValueError if there is no readable safetensors file."""
+    for variant in (None, "fp16"):
+        suffix = f".{variant}" if variant else ""
+        files = sorted(folder.glob(f"{stem}{suffix}.safetensors")) or sorted(folder.glob(f"{stem}{suffix}-0*.safetensors"))
+        for file in files:
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{file} is corrupted ({error}); copy the pipeline folder again") from error
+        if files:
+            return variant
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+    if pickled:
+        raise ValueError(f"{folder} holds only {pickled[0]}: {CONVERSION_ADVICE}")
+    raise ValueError(f"{folder / stem}.safetensors is missing; copy the pipeline folder again")
+
+
+def _require_finite(name: str, model: torch.nn.Module, folder: Path) -> None:
+    for key, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise ValueError(
+                f"the weight {key} of the {name} of {folder} holds NaN or infinity; every weight must be finite: "
+                "train again with a lower learning rate, or copy the pipeline folder again"
+            )
+
+
+def _require_plain_conditioning(unet: UNet2DConditionModel, folder: Path) -> None:
+    for option in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type"):
+        if value := unet.config.get(option):
+            raise ValueError(
+                f"the UNet of {folder} has {option} = {value!r}, a second conditioning; "
+                "this editor drives a UNet by timestep and prompt alone: use a Stable Diffusion 1 or 2 pipeline"
+            )
+
+
+def _load_tokenizer(folder: Path) -> CLIPTokenizer:
+    _read_json(folder / "tokenizer" / "tokenizer_config.json")
+    try:
+        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    # tokenizers raises bare Exception for a file it cannot parse.
+    except Exception as error:
+        raise ValueError(
+            f"the tokenizer of {folder} cannot be loaded ({error}); copy the pipeline folder again"
+        ) from error
+
+
+def _load_scheduler(folder: Path) -> DDIMScheduler:
+    config = _read_json(folder / "scheduler" / "scheduler_config.json")
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction != "epsilon":
+        raise ValueError(
+            f"the scheduler of {folder} has prediction type {prediction!r}; the theorems and the editor are about epsilon: "
+            "use a pipeline whose UNet predicts the noise"
+        )
+    return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False, timestep_spacing="leading")
