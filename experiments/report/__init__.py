@@ -1,0 +1,1 @@
+"""audit.json, the report made of it, and the README's table."""

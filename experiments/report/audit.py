@@ -1,0 +1,249 @@
+"""audit.json: every claim with its verdict and the numbers behind it, theory and real network side by side.
+
+It holds no timings and no dates, so two runs with one seed on one machine write the same bytes.
+"""
+
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+import theory
+from experiments.store import ROOT, digest_array
+from theory.claim import Claim, Outcome, Tightness, Verdict
+from theory.ladder import Rung, RungResult
+
+SMALL_WITNESS = 64
+RATIOS_KEPT = 256
+FORMAT = 1
+
+BELOW, ABOVE, RECORDED = "below", "above", "recorded"
+_EXPECTED = {
+    Rung.WITNESS: BELOW, Rung.PROPERTY: BELOW, Rung.ATTACK: BELOW, Rung.NECESSITY: ABOVE, Rung.POWER: ABOVE, Rung.REALITY: BELOW,
+}
+_EXPECTED_REFUTED = {
+    Rung.WITNESS: ABOVE, Rung.PROPERTY: ABOVE, Rung.ATTACK: ABOVE, Rung.NECESSITY: BELOW, Rung.POWER: ABOVE, Rung.REALITY: RECORDED,
+}
+
+
+def expected_side(claim: Claim, rung: Rung) -> str:
+    """On which side of the bound the outcomes of a rung have to lie to support the claim's verdict."""
+    return (_EXPECTED_REFUTED if claim.verdict is Verdict.REFUTED else _EXPECTED)[rung]
+
+
+def json_number(value: float) -> float | str:
+    """A JSON number, or "infinity", which JSON cannot write: the ratio where only the bound vanishes."""
+    return float(value) if math.isfinite(value) else "infinity"
+
+
+def json_witness(witness: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Nested lists where an array is small, otherwise its shape, dtype and digest."""
+    result = {}
+    for name, value in witness.items():
+        array = np.asarray(value)
+        if array.size <= SMALL_WITNESS and np.all(np.isfinite(array)):
+            result[name] = array.tolist()
+        else:
+            result[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest_array(array)}
+    return result
+
+
+def json_outcome(outcome: Outcome, *, witness: bool = False) -> dict[str, Any]:
+    """The fields of an outcome, and its ratio."""
+    result = {
+        "label": outcome.label,
+        "measured": outcome.measured,
+        "bound": outcome.bound,
+        "ratio": json_number(outcome.ratio),
+        "budget": outcome.budget,
+        "seed": outcome.seed,
+    }
+    if witness:
+        result["witness"] = json_witness(outcome.witness)
+    return result
+
+
+def _thin(ratios: np.ndarray) -> list[float]:
+    """Order statistics of a batch of ratios, both extremes among them; infinite ratios are left out."""
+    finite = np.sort(ratios[np.isfinite(ratios)])
+    if finite.size > RATIOS_KEPT:
+        finite = finite[np.round(np.linspace(0, finite.size - 1, RATIOS_KEPT)).astype(int)]
+    return [float(ratio) for ratio in finite]
+
+
+def json_rung(claim: Claim, result: RungResult) -> dict[str, Any]:
+    """One rung: whether it passed, the deciding outcome with its witness, the other outcomes without, and ratios for the figure.
+
+    The deciding outcome is the one nearest to contradicting the verdict: the largest ratio where the bound has to hold, the smallest
+    where it has to break.
+    """
+    expected = expected_side(claim, result.rung)
+    choose = min if expected == ABOVE else max
+    deciding = choose(result.outcomes, key=lambda outcome: outcome.ratio, default=None)
+    batch = result.ratios if result.ratios.size else np.array([outcome.ratio for outcome in result.outcomes], dtype=float)
+    return {
+        "rung": str(result.rung),
+        "passed": result.passed,
+        "expected": expected,
+        "failures": list(result.failures),
+        "worst": None if deciding is None else json_outcome(deciding, witness=True),
+        "outcomes": [json_outcome(outcome) for outcome in result.outcomes],
+        "ratios": _thin(batch),
+    }
+
+
+def claim_module(claim: Claim) -> ModuleType:
+    """The theorem's module, the one whose CLAIM this is."""
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("theory.") and getattr(module, "CLAIM", None) is claim:
+            return module
+    raise ValueError(f"{claim.id} is no theorem's CLAIM; find it through theory.find_claim")
+
+
+def describe_claim(claim: Claim) -> dict[str, Any]:
+    """What a claim says and where it is checked; nothing measured."""
+    file = Path(claim_module(claim).__file__).relative_to(ROOT)
+    own_test = file.with_name(f"test_{file.name}")
+    return {
+        "id": claim.id,
+        "group": claim.group,
+        "title": claim.title,
+        "statement": claim.statement,
+        "latex": claim.latex,
+        "hypotheses": [{"id": hypothesis.id, "text": hypothesis.text} for hypothesis in claim.hypotheses],
+        "verdict": str(claim.verdict),
+        "tightness": str(claim.tightness),
+        "origin": claim.origin,
+        "file": file.as_posix(),
+        "test": f'pytest theory/test_ladder.py -k "{claim.id}"',
+        "own_test": own_test.as_posix() if (ROOT / own_test).exists() else None,
+    }
+
+
+def group_verdict(verdicts: Sequence[str]) -> str:
+    """The verdict on one of the paper's claims, from those of the theorems that decide it."""
+    repaired = [verdict for verdict in verdicts if verdict != Verdict.REFUTED]
+    if not verdicts:
+        return "open"
+    if not repaired:
+        return str(Verdict.REFUTED)
+    if len(repaired) < len(verdicts):
+        return "refuted as stated, proved after repair"
+    return str(Verdict.REPAIRED) if Verdict.REPAIRED in verdicts else str(Verdict.PROVED)
+
+
+def _rung(record: Mapping[str, Any], rung: Rung) -> Mapping[str, Any] | None:
+    return next((entry for entry in record["rungs"] if entry["rung"] == rung), None)
+
+
+def worst_number(record: Mapping[str, Any], rungs: Sequence[Rung]) -> dict[str, Any] | None:
+    """The deciding outcome among some rungs, without its witness."""
+    found = [entry["worst"] for entry in (_rung(record, rung) for rung in rungs) if entry and entry["worst"]]
+    if not found:
+        return None
+    choose = min if record["verdict"] == Verdict.REFUTED and Rung.REALITY not in rungs else max
+    chosen = choose(found, key=lambda outcome: float(outcome["ratio"]))
+    return {name: chosen[name] for name in ("label", "measured", "bound", "ratio")}
+
+
+def _headline(members: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The true theorem that speaks for a group: sharp before not sharp, a repair of the paper before an addition."""
+    true = [record for record in members if record["verdict"] != Verdict.REFUTED]
+    rank = {Tightness.TIGHT: 0, Tightness.IDENTITY: 1, Tightness.UPPER: 2, Tightness.LOWER: 3}
+    return min(true, key=lambda record: (record["verdict"] != Verdict.REPAIRED, rank[Tightness(record["tightness"])]), default=None)
+
+
+def group_record(group: str, members: Sequence[Mapping[str, Any]], numbers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One of the paper's claims: its verdict, the headline theorem's numbers in theory and on the network, and the studies' numbers."""
+    headline = _headline(members)
+    refuted = [record for record in members if record["verdict"] == Verdict.REFUTED]
+    return {
+        "id": group,
+        "title": theory.PAPER_CLAIMS[group],
+        "verdict": group_verdict([record["verdict"] for record in members]),
+        "passed": all(record["passed"] for record in members),
+        "claims": [record["id"] for record in members],
+        "headline": headline and headline["id"],
+        "theory": headline and headline["theory"],
+        "network": headline and headline["network"],
+        "counterexample": {"id": refuted[0]["id"], **refuted[0]["theory"]} if refuted and refuted[0]["theory"] else None,
+        "numbers": [dict(number) for number in numbers if number["group"] == group],
+    }
+
+
+def claim_record(claim: Claim, rungs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A claim with the rungs that were climbed."""
+    record = {
+        **describe_claim(claim),
+        "passed": all(rung["passed"] for rung in rungs),
+        "failures": [f"{rung['rung']}: {line}" for rung in rungs for line in rung["failures"]],
+        "rungs": [{name: value for name, value in rung.items() if name != "ratios"} for rung in rungs],
+    }
+    record["theory"] = worst_number(record, (Rung.WITNESS, Rung.ATTACK))
+    record["network"] = worst_number(record, (Rung.REALITY,))
+    return record
+
+
+def figure_data(record: Mapping[str, Any], rungs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the claim's figure is drawn from."""
+    return {
+        "id": record["id"],
+        "group": record["group"],
+        "title": record["title"],
+        "statement": record["statement"],
+        "verdict": record["verdict"],
+        "tightness": record["tightness"],
+        "rows": [
+            {"rung": rung["rung"], "expected": rung["expected"], "ratios": rung["ratios"], "worst": rung["worst"]["ratio"]}
+            for rung in rungs
+            if rung["worst"] is not None
+        ],
+    }
+
+
+def current_commit() -> str | None:
+    """The commit of the checkout that this code lies in, with "+" if it has changes; None outside a checkout."""
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=30)
+        return done.stdout.strip()
+
+    try:
+        # A package installed inside somebody else's checkout is not at that checkout's commit.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "theory", "experiments") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def build_audit(
+    records: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, Any]], run: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of audit.json.
+
+    Args:
+        records: from `claim_record`.
+        figures: name, groups, caption, alt and numbers of every figure.
+        run: settings, versions, device, clip and whatever else describes the run.
+    """
+    numbers = [number for figure in figures for number in figure["numbers"]]
+    groups = [group for group in theory.PAPER_CLAIMS if any(record["group"] == group for record in records)]
+    return {
+        "format": FORMAT,
+        "framebound": version("framebound"),
+        "commit": current_commit(),
+        **run,
+        "passed": all(record["passed"] for record in records),
+        "failures": [f"{record['id']}: {line}" for record in records for line in record["failures"]],
+        "paper_claims": [
+            group_record(group, [record for record in records if record["group"] == group], numbers) for group in groups
+        ],
+        "claims": list(records),
+        "figures": [{name: figure[name] for name in ("name", "groups", "caption", "alt")} for figure in figures],
+    }

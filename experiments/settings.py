@@ -1,0 +1,109 @@
+"""What a run of `framebound reproduce` is asked to do; every field that changes a number is in here, and nothing else is."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+PROFILES = ("small", "full")
+MINIMUM_FRAMES = 3
+MAX_SEED = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of one run.
+
+    Attributes:
+        profile: the preset the other values started from.
+        seed: of adapter, attack and every study.
+        device: torch device of the editor; the theorems always run on the CPU in float64.
+        pipeline: folder or hub id of a diffusers pipeline; None is the shipped one.
+        clip: shipped clip whose held-out frames are edited, unless `video` names a file.
+        video: mp4, gif or folder of images to edit instead.
+        source_prompt, target_prompt: captions of the clip and of the edit; None derives them from the clip.
+        look: the look of the edit when `target_prompt` is None.
+        num_frames: frames edited.
+        frame_stride: every how many frames of the clip one is taken.
+        num_steps: DDIM steps of inversion and of sampling.
+        guidance_scale: of the edit; inversion and reconstruction always use 1.
+        adapter_steps, learning_rate, temporal_weight: training of adapter and prompt tokens.
+        round_trip_steps: numbers of steps at which the study of the round trip measures the trained UNet.
+        ideal_steps: the same for the exact predictors.
+        evidence_steps: DDIM steps of the round trips that the theorems are compared with.
+        feature_levels: at how many timesteps features are captured.
+        study_instances: random instances per point of a study.
+        extra_seeds: further seeds of the random and the adversarial search of every claim.
+        claims: ids to check; None is all of them.
+    """
+
+    profile: str = "small"
+    seed: int = 0
+    device: str = "cpu"
+    pipeline: str | None = None
+    clip: str = "carphone"
+    video: str | None = None
+    source_prompt: str | None = None
+    target_prompt: str | None = None
+    look: str = "night"
+    num_frames: int = 8
+    frame_stride: int = 1
+    num_steps: int = 50
+    guidance_scale: float = 1.0
+    adapter_steps: int = 100
+    learning_rate: float = 1e-3
+    temporal_weight: float = 0.01
+    round_trip_steps: tuple[int, ...] = (10, 20, 50)
+    ideal_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
+    evidence_steps: int = 20
+    feature_levels: int = 5
+    study_instances: int = 256
+    extra_seeds: int = 0
+    claims: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ValueError(f"profile {self.profile!r} is unknown; the profiles are {', '.join(PROFILES)}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed = {self.seed}; an integer in [0, {MAX_SEED}] is needed")
+        if self.num_frames < MINIMUM_FRAMES:
+            raise ValueError(f"num_frames = {self.num_frames}; at least {MINIMUM_FRAMES} are needed: the loss compares neighbouring pairs")
+        for name in ("frame_stride", "num_steps", "adapter_steps", "evidence_steps", "feature_levels", "study_instances"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}; at least 1 is needed")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate = {self.learning_rate}; a finite number > 0 is needed, for example 1e-3")
+        if not (math.isfinite(self.temporal_weight) and self.temporal_weight >= 0):
+            raise ValueError(f"temporal_weight = {self.temporal_weight}; a finite number >= 0 is needed, for example 0.01")
+        if self.video is not None and not Path(self.video).exists():
+            raise ValueError(f"video {self.video}: there is no such file or folder; give an mp4, a gif or a folder of images")
+
+    @classmethod
+    def preset(cls, profile: str, **overrides) -> "Settings":
+        """The settings of a profile, with every override that is not None applied.
+
+        Raises:
+            ValueError: unknown profile, or a value out of its range.
+        """
+        if profile not in PROFILES:
+            raise ValueError(f"profile {profile!r} is unknown; the profiles are {', '.join(PROFILES)}")
+        chosen = {name: value for name, value in overrides.items() if value is not None}
+        return cls(**{"profile": profile, **_PRESETS[profile], **chosen})
+
+    def select(self, names: tuple[str, ...]) -> dict:
+        """The named fields as JSON values, for the key of a stage."""
+        values = dataclasses.asdict(self)
+        return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in names}
+
+
+_PRESETS = {
+    "small": {},
+    "full": {
+        "num_frames": 16,
+        "adapter_steps": 300,
+        "round_trip_steps": (10, 20, 50, 100, 200),
+        "evidence_steps": 50,
+        "feature_levels": 9,
+        "study_instances": 2048,
+        "extra_seeds": 2,
+    },
+}

@@ -1,0 +1,95 @@
+"""The figure slot that every claim has: measured / bound on each rung of its ladder, with the bound at 1."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from experiments.studies import Data, Study
+from experiments.studies.style import BLUE, BOUND, GREY, ORANGE, bound_line, plain_number, spread
+
+LEAST, MOST = 1e-3, 1e4
+ROW_LABELS = {
+    "witness": "witness",
+    "property": "random instances",
+    "attack": "adversarial search",
+    "necessity": "a hypothesis dropped",
+    "power": "planted false bounds",
+    "reality": "real network",
+}
+REFUTED_LABELS = {
+    "witness": "counterexample",
+    "property": "family of\ncounterexamples",
+    "necessity": "hypothesis restored",
+    "power": "planted false repairs",
+}
+
+
+def _worst_text(row: dict) -> str:
+    value = row["worst"]
+    if value == "infinity":
+        return r"$\infty$"
+    if abs(value - 1) < 0.05:
+        # Near the bound the digits that matter are those of the distance to it.
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return plain_number(value)
+
+
+def draw(data: Data) -> Figure:
+    rows = data["rows"]
+    figure = Figure(figsize=(6.6, 1.25 + 0.36 * len(rows)))
+    axes = figure.add_subplot()
+    labels = {**ROW_LABELS, **(REFUTED_LABELS if data["verdict"] == "refuted" else {})}
+    bound_line(axes, x=1.0)
+    finite = [ratio for row in rows for ratio in row["ratios"] if 0 < ratio < MOST]
+    low = max(LEAST, min(0.5, min(finite, default=0.5))) * 0.7
+    high = min(MOST, max(2.0, max([*finite, *(MOST if row["worst"] == "infinity" else 0 for row in rows)]))) * 1.5
+    for position, row in enumerate(rows):
+        ratios = np.clip(np.asarray(row["ratios"], dtype=float), low, high)
+        heights = position + 0.55 * spread(len(ratios)) if len(ratios) > 1 else np.full(len(ratios), float(position))
+        colour = {"below": BLUE, "above": ORANGE, "recorded": GREY}[row["expected"]]
+        marker = {"below": "o", "above": "D", "recorded": "s"}[row["expected"]]
+        faint = len(ratios) > 40
+        axes.scatter(
+            ratios, heights, s=8 if faint else 26, color=colour, marker=marker, alpha=0.45 if faint else 0.9, linewidths=0, zorder=3
+        )
+        text = f"{'least' if row['expected'] == 'above' else 'worst'} {_worst_text(row)}"
+        axes.annotate(text, (1.015, position), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_locator(LogLocator(numticks=8))
+    axes.set_xlim(low, high)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [labels[row["rung"]] for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("measured / bound (no unit)")
+    axes.set_title(f"{data['id']}  ({data['verdict']}, {data['tightness']})", pad=16)
+    axes.annotate(
+        "bound", (1.0, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+        color=BOUND, ha="center", fontsize=9,
+    )
+    return figure
+
+
+def caption(data: Data) -> str:
+    if data["verdict"] == "refuted":
+        explanation = (
+            "The statement says that every ratio stays below 1. Orange diamonds break it, as a refutation must; blue circles are the "
+            "same search once the missing hypothesis is restored, and stay below."
+        )
+    else:
+        explanation = (
+            "Blue circles satisfy the hypotheses and stay below 1. Orange diamonds must lie above 1: instances in which one hypothesis "
+            "fails, and planted false bounds that the same checks reject."
+        )
+    return f"{data['id']}: {data['statement']} {explanation} Ratios outside the axis are drawn at its edge."
+
+
+def alt(data: Data) -> str:
+    parts = ", ".join(f"{row['rung']} {row['worst'] if isinstance(row['worst'], str) else format(row['worst'], '.4g')}" for row in data["rows"])
+    return f"Ratio of measured value to bound for {data['id']} on every rung of its ladder; the deciding ratios are: {parts}."
+
+
+STUDY = Study(
+    name="ladder", groups=(), needs=(), settings=(), measure=lambda context: {}, draw=draw, caption=caption, alt=alt,
+)

@@ -1,0 +1,107 @@
+"""Figures that are the same bytes at every run: the style file, the colours, and saving without dates."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.style  # noqa: E402  the backend is chosen before anything else of matplotlib is imported
+import numpy as np  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from experiments.editor.files import whole_file  # noqa: E402
+from experiments.store import canonical_json  # noqa: E402
+from experiments.studies import find_study  # noqa: E402
+
+STYLE_FILE = Path(__file__).with_name("framebound.mplstyle")
+
+# Okabe and Ito, Color Universal Design (2008): distinguishable with every common form of colour blindness.
+BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#767676"
+BOUND = VERMILLION
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+# A file that carries its date of creation differs between two runs.
+_METADATA = {
+    ".pdf": {"CreationDate": None, "Creator": "framebound", "Producer": None},
+    ".png": {"Software": "framebound"},
+}
+
+
+@contextlib.contextmanager
+def house_style() -> Iterator[None]:
+    """The project's matplotlib style, over matplotlib's own defaults and not over the user's."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.style.use(STYLE_FILE)
+        yield
+
+
+def plain_number(value: float, digits: int = 3) -> str:
+    """A number for a label: plain where that is short, as a power of ten otherwise."""
+    if value == 0 or not np.isfinite(value):
+        return f"{value:g}"
+    exponent = int(np.floor(np.log10(abs(value))))
+    if -3 <= exponent < 5:
+        return f"{value:.{digits}g}" if exponent < digits else f"{value:.0f}"
+    mantissa = value / 10.0**exponent
+    return rf"${mantissa:.2g}\times10^{{{exponent}}}$"
+
+
+def spread(count: int) -> np.ndarray:
+    """Offsets in [-1/2, 1/2] that keep overlapping points apart: the golden-ratio sequence, the same at every run."""
+    return (np.arange(count) * 0.6180339887498949) % 1.0 - 0.5
+
+
+def bound_line(axes: Axes, **position: float) -> None:
+    """A dashed line where the bound is, `x=` or `y=`."""
+    for name, value in position.items():
+        (axes.axvline if name == "x" else axes.axhline)(value, color=BOUND, linestyle="--", linewidth=1.4, zorder=1.5)
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write NAME.pdf and NAME.png."""
+    for suffix, metadata in _METADATA.items():
+        with whole_file(folder / f"{name}{suffix}") as path:
+            figure.savefig(path, format=suffix[1:], metadata=metadata)
+
+
+def write_figure(folder: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Draw a figure from what `describe` returned, and write NAME.json, NAME.pdf and NAME.png."""
+    # Through JSON and back, so that a figure redrawn from its file is the same figure.
+    text = canonical_json(content)
+    data = json.loads(text)["data"]
+    with house_style():
+        save(find_study(content["study"]).draw(data), folder, name)
+    with whole_file(folder / f"{name}.json") as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def redraw(folder: Path) -> list[str]:
+    """Draw every figure of a folder again from its JSON.
+
+    Returns:
+        The names of the figures.
+
+    Raises:
+        ValueError: the folder holds no figure's JSON, or a file that is not one.
+    """
+    drawn = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no JSON ({error}); remove it, or write it again with `framebound reproduce`") from None
+        if not (isinstance(content, dict) and "study" in content):
+            continue
+        write_figure(folder, path.stem, content)
+        drawn.append(path.stem)
+    if not drawn:
+        raise ValueError(f"{folder} holds no figure data (NAME.json); write some with `framebound reproduce` first")
+    return drawn
