@@ -105,7 +105,7 @@ class Pipeline:
 def build_pipeline(
     seed: int,
     *,
-    block_out_channels: Sequence[int] = (32, 64, 96),
+    block_out_channels: Sequence[int] = (32, 48, 64),
     text_dim: int = 64,
     max_tokens: int = 16,
     sample_size: int = 32,
