@@ -42,7 +42,7 @@ CONVERSION_ADVICE = (
 
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 _START, _END = "<|startoftext|>", "<|endoftext|>"
-_PICKLED = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
+PICKLED = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMPONENTS = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -273,7 +273,7 @@ def load_pipeline(
     target = require_device(device)
     folder = _resolve(path_or_id)
     if not _is_pipeline(folder):
-        found = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+        found = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
         advice = f" (found {found[0]}: {CONVERSION_ADVICE})" if found else ""
         raise ValueError(f"{folder} is no pipeline folder: it has no model_index.json{advice}; pass a diffusers folder")
     index = _read_json(folder / "model_index.json")
@@ -317,7 +317,7 @@ def _resolve(path_or_id: str | Path | None) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        if path.suffix in _PICKLED:
+        if path.suffix in PICKLED:
             raise ValueError(f"{path} is pickled: {CONVERSION_ADVICE}")
         raise ValueError(f"{path} is a file, not a pipeline folder; pass the folder that holds model_index.json")
     if not isinstance(path_or_id, str) or not _HUB_ID.fullmatch(path_or_id):
@@ -393,7 +393,7 @@ def _weights_variant(folder: Path, stem: str) -> str | None:
                 raise ValueError(f"{file} is corrupted ({error}); copy the pipeline folder again") from error
         if files:
             return variant
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLED)
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     if pickled:
         raise ValueError(f"{folder} holds only {pickled[0]}: {CONVERSION_ADVICE}")
     raise ValueError(f"{folder / stem}.safetensors is missing; copy the pipeline folder again")
