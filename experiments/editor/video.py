@@ -83,7 +83,7 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, frames_per_
     """Encodes a video; the file or folder appears whole or not at all.
 
     Args:
-        path: ends in .mp4 (H.264 where FFmpeg has an encoder, else MPEG-4) or .gif (a palette of its own for each frame), or
+        path: ends in .mp4 (H.264 where FFmpeg has an encoder, else MPEG-4) or .gif (a palette a frame), or
             has no suffix: then a folder of PNG images frame_00000.png, .. that replaces an earlier such folder.
         frames: (frames, height, width, 3) floating, RGB in [0, 1]; rounded to 8 bits.
         frames_per_second: ignored for folders. Gif counts in hundredths of a second: divisors of 100 are exact.

@@ -1,0 +1,33 @@
+"""The editor: an adapter-in-UNet video editor on diffusers, peft and PyAV.
+
+editor = load_editor()
+editor.add_adapter()
+edit = editor.edit(frames, "a plain video of a man in a car", "a sepia video of a man in a car")
+"""
+
+from experiments.editor.clips import CLIPS, LOOKS, Clip, caption, load_clip
+from experiments.editor.editor import Edit, Editor, load_editor
+from experiments.editor.inversion import Trajectory
+from experiments.editor.objective import AdapterTraining, train_adapter
+from experiments.editor.pipeline import Pipeline, build_pipeline, load_pipeline, save_pipeline
+from experiments.editor.video import read_video, write_video
+
+__all__ = [
+    "CLIPS",
+    "LOOKS",
+    "AdapterTraining",
+    "Clip",
+    "Edit",
+    "Editor",
+    "Pipeline",
+    "Trajectory",
+    "build_pipeline",
+    "caption",
+    "load_clip",
+    "load_editor",
+    "load_pipeline",
+    "read_video",
+    "save_pipeline",
+    "train_adapter",
+    "write_video",
+]
