@@ -1,0 +1,314 @@
+r"""Bound A: the round-trip error of DDIM inversion, from what each step commits and how sampling passes it on.
+
+Statement. In the variables y, with z the inversion, w the sampling from w_N = z_N, E_k = w_k - z_k and d_k = h_k (e_{k+1}(z_{k+1}) - e^_k),
+
+    E_k = E_{k+1} - h_k [e_{k+1}(w_{k+1}) - e_{k+1}(z_{k+1})] - d_k                      (exact)
+    \|E_0\| \le \sum_k \|d_k\| \prod_{j<k} (1 + h_j L_{j+1}).
+
+Under convention T (diffusers) ||d_k|| <= h_k L^x_{k+1} ||x_{k+1} - x_k||, L^x the Lipschitz constant in the latent: no regularity of the
+predictor in time is needed. Under S the defect also holds the predictor's change in time.
+
+Hypotheses.
+    H1  The noise levels increase from the data to the noise.
+    H2  L_k is a Lipschitz constant of e_k on a convex set that holds z_k and w_k, for k = 1, .., N-1.
+    H3  Sampling starts where the inversion ended: w_N = z_N.
+
+**Tight**: attained by e_k(y) = -L y + b_k with defects of one direction, for which Groenwall's inequality is an equality at every step.
+
+In the paper: claim C3, of which only the wording "remains controlled" is known. Proof: paper_notes.md, section C3.round-trip.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from theory.claim import Claim, Hypothesis, Instance, Outcome, Problem, Tightness, Verdict
+from theory.evidence import Evidence
+from theory.inversion import instances
+from theory.inversion.ddim import Convention, RoundTrip, recorded_round_trip
+from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, refuse_first
+from theory.rounding import relative_budget
+
+
+def round_trip_bound(defects: Any, growth: Any) -> Any:
+    """The round-trip error that given defects can cause at most.
+
+        sum_k defects[k] prod_{j<k} growth[j]
+
+    Args:
+        defects: (num_steps,) norms ||d_k|| >= 0; k = 0 is the step nearest the data.
+        growth: (num_steps,) factor >= 0 by which sampling step k can enlarge an error, for example 1 + h_k L_{k+1}. The last entry belongs to
+            the first sampling step, which starts without error, and does not enter.
+
+    Returns:
+        A float64 scalar array of the same kind (NumPy, JAX or PyTorch).
+
+    Raises:
+        ValueError: sizes that differ; an entry negative, NaN or infinite; a bound above the largest float.
+
+    Source: paper_notes.md, C3.round-trip.
+    """
+    defects, xp = as_vector("defects", defects)
+    growth, growth_namespace = as_vector("growth", growth)
+    if defects.shape != growth.shape:
+        raise ValueError(f"{defects.shape[0]} defects and {growth.shape[0]} growth factors were given; one of each is needed per step")
+    if growth_namespace is not xp:
+        raise ValueError(f"defects are a {type(defects).__name__}, growth a {type(growth).__name__}; pass arrays of one kind")
+    if not is_traced(defects, growth):
+        refuse_first("defect", defects, defects < 0, "a norm is at least 0")
+        refuse_first("growth", growth, growth < 0, "a factor is at least 0")
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights = xp.concat([xp.ones_like(growth[:1]), xp.cumulative_prod(growth[:-1])]) if growth.shape[0] > 1 else xp.ones_like(growth)
+        total = xp.sum(defects * weights)
+    if not is_traced(total) and not bool(xp.isfinite(total)):
+        refuse_first(
+            "product of the growth factors", weights, ~xp.isfinite(defects * weights),
+            f"the bound exceeds the largest float {np.finfo(np.float64).max:.3g}: use more local growth factors",
+        )
+        raise ValueError(f"the bound is {float(total)}, above the largest float {np.finfo(np.float64).max:.3g}; rescale the defects")
+    return total
+
+
+def step_growth(sigmas: Any, lipschitz: Any) -> Any:
+    """1 + h_k L_{k+1}, the growth factors of bound A.
+
+    Args:
+        sigmas: (num_steps + 1,) increasing noise levels.
+        lipschitz: (num_steps + 1,) Lipschitz constant of the predictor at each level, in the variable y; that of level 0 does not enter.
+
+    Raises:
+        ValueError: noise levels that do not increase; sizes that differ; a negative constant.
+    """
+    check_noise_levels(sigmas)
+    sigmas, _ = as_vector("noise levels", sigmas)
+    lipschitz, _ = as_vector("Lipschitz constants", lipschitz)
+    if sigmas.shape != lipschitz.shape:
+        raise ValueError(f"{sigmas.shape[0]} noise levels and {lipschitz.shape[0]} Lipschitz constants were given; one per level is needed")
+    if not is_traced(lipschitz):
+        refuse_first("Lipschitz constant", lipschitz, lipschitz < 0, "it must be at least 0", label="level")
+    return 1 + (sigmas[1:] - sigmas[:-1]) * lipschitz[1:]
+
+
+def uniform_bound(largest_rate: float, lipschitz: float, sigma_range: float) -> float:
+    """Bound A with one constant for all steps.
+
+        max_k (||d_k|| / h_k) (exp(L (sigma_N - sigma_0)) - 1) / L,   and its limit max_k (||d_k|| / h_k) (sigma_N - sigma_0) for L = 0
+
+    Raises:
+        ValueError: an argument negative, NaN or infinite.
+    """
+    for name, value in (("largest_rate", largest_rate), ("lipschitz", lipschitz), ("sigma_range", sigma_range)):
+        if not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} = {value}; a finite number >= 0 is needed")
+    return largest_rate * (np.expm1(lipschitz * sigma_range) / lipschitz if lipschitz > 0 else sigma_range)
+
+
+def timestep_defect_bounds(sigmas: Any, states: Any, lipschitz: Any) -> np.ndarray:
+    """What convention T can commit at each step, without any regularity in time.
+
+        ||d_k|| <= h_k L^x_{k+1} ||x_{k+1} - x_k||
+
+    Args:
+        sigmas: (num_steps + 1,) increasing noise levels.
+        states: (num_steps + 1, ...) the latents x_k of the inversion.
+        lipschitz: (num_steps + 1,) Lipschitz constant L^x_k of eps(x, t_k) in the latent x.
+
+    Returns:
+        (num_steps,) float64.
+
+    Raises:
+        ValueError: noise levels that do not increase; sizes that differ.
+    """
+    check_noise_levels(sigmas)
+    sigmas, states, lipschitz = (np.asarray(value, dtype=np.float64) for value in (sigmas, states, lipschitz))
+    if len(states) != len(sigmas) or lipschitz.shape != sigmas.shape:
+        raise ValueError(f"{len(sigmas)} noise levels, {len(states)} states and {lipschitz.size} Lipschitz constants; one of each per level")
+    moves = np.linalg.norm(np.diff(states.reshape(len(states), -1), axis=0), axis=1)
+    return np.diff(sigmas) * lipschitz[1:] * moves
+
+
+def _bound_of(instance: Instance, growth) -> Any:
+    trip = instances.table_round_trip(instance)
+    return round_trip_bound(instances.norms(trip.defects) + instances.table_rounding(trip, instance), growth)
+
+
+def _bound(instance: Instance):
+    return _bound_of(instance, step_growth(instance["sigmas"], instance["lipschitz"]))
+
+
+def measure(instance: Instance):
+    """||E_0|| of an instance."""
+    return instances.norms(instances.table_round_trip(instance).errors[0])
+
+
+PROBLEM = Problem(
+    sizes=instances.SIZES,
+    draw=instances.draw,
+    instance=instances.instance,
+    measured=measure,
+    bound=_bound,
+    operations=instances.operations,
+)
+
+
+def groenwall_instance(num_steps: int, lipschitz: float = 1.0, rate: float = 1.0, sigma_max: float = 2.0) -> Instance:
+    """The predictor for which Groenwall is an equality, on uniform steps of [0, sigma_max] under convention S.
+
+        e(y, sigma) = -L (y - c sigma^2 / 2) + c sigma,   y_0 = 0
+
+    All its defects are positive for h L < 1, and every sampling step multiplies the error by exactly 1 + h L.
+    """
+    sigmas = jnp.linspace(0.0, sigma_max, num_steps + 1)
+    levels = num_steps + 1
+    direction = jnp.asarray([1.0, 0.0])
+    return {
+        "sigmas": sigmas,
+        "start": jnp.zeros(instances.DIMENSION),
+        "convention": jnp.asarray(int(Convention.S)),
+        "start_offset": jnp.zeros(instances.DIMENSION),
+        "lipschitz": jnp.full(levels, lipschitz),
+        "blend": jnp.ones(levels),
+        "linear": jnp.tile(-jnp.eye(2), (levels, 1, 1)),
+        "inner": jnp.tile(jnp.eye(2), (levels, 1, 1)),
+        "shift": jnp.zeros((levels, instances.DIMENSION)),
+        "offset": ((lipschitz * rate * sigmas**2 / 2 + rate * sigmas)[:, None]) * direction[None, :],
+    }
+
+
+def groenwall_error(num_steps: int, lipschitz: float, rate: float, sigma_max: float) -> float:
+    """|E_0| of that predictor, in closed form, for h L < 1.
+
+        c h / L [(1 + h L)^N - 1 + (1 - (1 - h^2 L^2)^N) / 2]
+
+    Raises:
+        ValueError: h L >= 1, where defects change sign.
+    """
+    step = sigma_max / num_steps
+    gain = step * lipschitz
+    if not 0 < gain < 1:
+        raise ValueError(f"h L = {gain:.6g} with h = {step:.6g}; it must lie in (0, 1): take more than {sigma_max * lipschitz:.6g} steps")
+    return rate * step / lipschitz * (np.expm1(num_steps * np.log1p(gain)) - np.expm1(num_steps * np.log1p(-(gain**2))) / 2)
+
+
+def witness(*, num_steps: int) -> Instance:
+    """The predictor for which Groenwall is an equality."""
+    return groenwall_instance(num_steps)
+
+
+def _broken(label: str, change) -> Outcome:
+    size = instances.SIZES[1]
+    return PROBLEM.outcome(change(dict(witness(**dict(size)))), size, label)
+
+
+def _falling_levels() -> Outcome:
+    """A predictor +L y, whose sampling steps contract going down and expand when the noise level rises on the way."""
+
+    def change(instance):
+        size = instance["sigmas"].shape[0]
+        instance["sigmas"] = jnp.linspace(2.0, 1.0, size)
+        instance["linear"] = -instance["linear"]
+        instance["offset"] = jnp.linspace(0.0, 1.0, size)[:, None] * jnp.asarray([[1.0, 0.0]])
+        return instance
+
+    # step_growth refuses such levels where it sees their values, and inside a compiled program it does not.
+    return _broken("noise levels that decrease", change)
+
+
+def _understated_constant() -> Outcome:
+    def change(instance):
+        # The predictor keeps its slope -1: the constant halves where the matrix doubles.
+        instance["lipschitz"] = instance["lipschitz"].at[1].multiply(0.5)
+        instance["linear"] = instance["linear"].at[1].multiply(2.0)
+        return instance
+
+    return _broken("Lipschitz constant of level 1 understated by half", change)
+
+
+def _other_start() -> Outcome:
+    return _broken("sampling starts 0.1 away", lambda instance: instance | {"start_offset": jnp.asarray([-0.1, 0.0])})
+
+
+def _shifted_product(instance: Instance):
+    growth = step_growth(instance["sigmas"], instance["lipschitz"])
+    return _bound_of(instance, jnp.concatenate([jnp.ones(1), growth[:-1]]))
+
+
+def _lower_level_constant(instance: Instance):
+    sigmas, lipschitz = instance["sigmas"], instance["lipschitz"]
+    return _bound_of(instance, 1 + (sigmas[1:] - sigmas[:-1]) * lipschitz[:-1])
+
+
+def _no_growth(instance: Instance):
+    return _bound_of(instance, jnp.ones(instance["sigmas"].shape[0] - 1))
+
+
+def two_point_growth(trip: RoundTrip) -> np.ndarray:
+    """1 + h_k L_{k+1} with the least L for which the predictor's two recorded values at level k + 1 are Lipschitz, (N,), NumPy."""
+    errors = np.linalg.norm(trip.errors[1:], axis=1)
+    changes = np.linalg.norm(trip.feedback, axis=1)
+    return 1 + np.divide(changes, errors, out=np.zeros_like(errors), where=errors > 0)
+
+
+def recorded_roundings(trip: RoundTrip) -> np.ndarray:
+    """Rounding of each recorded step, (N,): the network's own rounding cancels, since its recorded values are used as they are."""
+    states, used = instances.operands(trip)
+    # A scheduler's step goes through the latent: x_0 = (x - b eps) / a, and back, with operands sigma eps.
+    return relative_budget(instances.OPERATIONS_PER_STEP) * (states + (trip.sigmas[:-1] + trip.sigmas[1:]) * used)
+
+
+def identity_residuals(trip: RoundTrip) -> np.ndarray:
+    """||E_k - (E_{k+1} - h_k [e_{k+1}(w_{k+1}) - e_{k+1}(z_{k+1})] - d_k)|| per step, (N,); zero up to rounding."""
+    return np.linalg.norm(trip.errors[:-1] - (trip.errors[1:] - trip.feedback - trip.defects), axis=1)
+
+
+def _reality(evidence: Evidence) -> Sequence[Outcome]:
+    outcomes = []
+    for record in evidence.round_trips:
+        trip = recorded_round_trip(record)
+        roundings = recorded_roundings(trip)
+        residuals = identity_residuals(trip)
+        step = int(np.argmax(residuals / roundings))
+        budget = relative_budget(instances.operations(num_steps=len(roundings)))
+        defects = np.linalg.norm(trip.defects, axis=1)
+        outcomes += [
+            Outcome(f"{record.label}: identity, step {step}, against rounding", float(residuals[step]), float(roundings[step]), budget),
+            Outcome(
+                f"{record.label}: round trip",
+                float(np.linalg.norm(trip.errors[0])),
+                float(round_trip_bound(defects + roundings, two_point_growth(trip))),
+                budget,
+            ),
+        ]
+    return outcomes
+
+
+CLAIM = Claim(
+    id="C3.round-trip",
+    title="Round-trip error of DDIM inversion from its one-step defects",
+    statement=(
+        "The round-trip error is at most the sum of the one-step defects, each multiplied by the growth 1 + h L of the sampling steps it "
+        "still has to pass, and no smaller combination of these numbers will do."
+    ),
+    latex=r"\|E_0\| \le \sum_{k=0}^{N-1} \|d_k\| \prod_{j<k} (1 + h_j L_{j+1})",
+    hypotheses=(
+        Hypothesis("H1", "The noise levels increase from the data to the noise."),
+        Hypothesis("H2", "L_k is a Lipschitz constant of the predictor at level k on a convex set that holds both trajectories' states."),
+        Hypothesis("H3", "Sampling starts where the inversion ended."),
+    ),
+    verdict=Verdict.PROVED,
+    tightness=Tightness.TIGHT,
+    origin="claim C3; the paper's bound is not known to us",
+    problem=PROBLEM,
+    witnesses=witness,
+    necessity={"H1": _falling_levels, "H2": _understated_constant, "H3": _other_start},
+    planted={
+        "product over j < k - 1": _shifted_product,
+        "L_j for L_{j+1}": _lower_level_constant,
+        "no growth": _no_growth,
+    },
+    reality=_reality,
+    floor=0.999,
+    floor_reason="attained where defects of all steps point one way and the predictor is -L y + b_k; ascent turns them there gradually",
+)
