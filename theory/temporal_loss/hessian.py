@@ -114,16 +114,7 @@ def _one_short_frame() -> Outcome:
 
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
-    outcomes = []
-    for record in evidence.features:
-        frames = instances.reduce_frames(record.values)
-        num_frames, dimension = frames.shape
-        min_norm = float(np.min(np.linalg.norm(frames, axis=1)))
-        size = (("num_frames", num_frames), ("dimension", dimension))
-        outcomes.append(
-            PROBLEM.outcome({"frames": jnp.asarray(frames), "min_norm": jnp.asarray(min_norm)}, size, record.label)
-        )
-    return outcomes
+    return [PROBLEM.outcome(instance, size, label) for label, size, instance in instances.frame_instances(evidence)]
 
 
 CLAIM = Claim(

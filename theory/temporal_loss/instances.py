@@ -1,10 +1,13 @@
 """Instances shared by the theorems on the temporal loss: drawn frames, and the Hessian they are measured by."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from theory.claim import Instance, Parameters, Size
+from theory.evidence import Evidence
 from theory.temporal_loss.loss import temporal_loss
 
 SIZES: tuple[Size, ...] = tuple(
@@ -87,3 +90,106 @@ def reduce_frames(features: np.ndarray) -> np.ndarray:
         return flat
     triangular = np.linalg.qr(flat.T, mode="r")
     return np.concatenate([triangular.T, np.zeros((num_frames, 1))], axis=1)
+
+
+def gradient(frames: jax.Array) -> jax.Array:
+    """Gradient of the temporal loss, (N, d), by automatic differentiation; shares nothing with the proofs of the bounds."""
+    return jax.grad(temporal_loss)(frames)
+
+
+def gradient_operations(*, num_frames: int, dimension: int) -> int:
+    """Longest chain of roundings from frames to the norm of the gradient.
+
+    One reverse sweep touches each of the d products of a dot product, the norms and the division a bounded number of times (counted
+    generously as 16); the norm sums N d squares.
+    """
+    return 16 * (dimension + num_frames) + num_frames * dimension
+
+
+def frame_instances(evidence: Evidence) -> Iterator[tuple[str, Size, Instance]]:
+    """Label, size and instance of every record of the real network's features, frame-wise, with m its least norm."""
+    for record in evidence.features:
+        frames = reduce_frames(record.values)
+        num_frames, dimension = frames.shape
+        min_norm = np.min(np.linalg.norm(frames, axis=1))
+        size = (("num_frames", num_frames), ("dimension", dimension))
+        yield record.label, size, {"frames": jnp.asarray(frames), "min_norm": jnp.asarray(min_norm)}
+
+
+SMALLEST_TURN = 1.0 / 16
+"""Least angle between the two members of a pair, so that their difference keeps all but 5 bits."""
+
+
+def draw_pair(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
+    """A drawn instance and the turn of each frame that leads to a second one; small turns are as likely as half circles."""
+    first_key, turn_key, weight_key, angle_key, excess_key = jax.random.split(key, 5)
+    first = draw(first_key, num_frames=num_frames, dimension=dimension)
+    return {
+        **first,
+        "other_excess": first["excess"] * jax.random.normal(excess_key, (num_frames,)),
+        "turns": jax.random.normal(turn_key, (num_frames, dimension)),
+        "weights": jax.random.normal(weight_key, (num_frames,)),
+        "logit_angle": 4.0 * jax.random.normal(angle_key),
+    }
+
+
+def pair_directions(parameters: Parameters) -> tuple[jax.Array, jax.Array]:
+    """Unit directions of both members: (N, d) each, in dimension d >= 2.
+
+    Frame t turns by the angle w_t phi, max |w_t| = 1, with phi between SMALLEST_TURN and pi, so that the members always differ, and at pi
+    a frame goes to its opposite.
+    """
+    first = unit_rows(parameters["directions"])
+    turns = parameters["turns"]
+    normal = turns - jnp.sum(turns * first, axis=1, keepdims=True) * first
+    # A turn along the frame itself has no direction: the basis vector least aligned with the frame gives one.
+    basis = jax.nn.one_hot(jnp.argmin(jnp.abs(first), axis=1), first.shape[1], dtype=first.dtype)
+    spare = basis - jnp.sum(basis * first, axis=1, keepdims=True) * first
+    lost = jnp.sum(normal**2, axis=1, keepdims=True) <= 2.0**-20 * jnp.sum(turns**2, axis=1, keepdims=True)
+    normal = unit_rows(jnp.where(lost, spare, normal))
+    weights = parameters["weights"]
+    largest = jnp.max(jnp.abs(weights))
+    weights = jnp.where(largest > 0, weights / jnp.where(largest > 0, largest, 1.0), 1.0)
+    angle = SMALLEST_TURN + (jnp.pi - SMALLEST_TURN) * jax.nn.sigmoid(parameters["logit_angle"])
+    angles = (angle * weights)[:, None]
+    return first, jnp.cos(angles) * first + jnp.sin(angles) * normal
+
+
+def pair_instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Instance:
+    """Two sets of frames of norms at least m, at distance at least m SMALLEST_TURN / pi from each other."""
+    min_norm = jnp.exp(parameters["log_min_norm"])
+    first, second = pair_directions(parameters)
+    return {
+        "frames": (min_norm * (1.0 + parameters["excess"] ** 2))[:, None] * first,
+        "others": (min_norm * (1.0 + parameters["other_excess"] ** 2))[:, None] * second,
+        "min_norm": min_norm,
+    }
+
+
+def difference_quotient(instance: Instance) -> jax.Array:
+    """||grad L(F) - grad L(G)|| / ||F - G|| of the pair (frames, others)."""
+    difference = gradient(instance["frames"]) - gradient(instance["others"])
+    return jnp.sqrt(jnp.sum(difference**2) / jnp.sum((instance["frames"] - instance["others"]) ** 2))
+
+
+def pair_operations(*, num_frames: int, dimension: int) -> int:
+    """Roundings of a difference quotient, counted at the size of the bound.
+
+    The two gradients, of size G_N / m <= C_N / m, are subtracted and divided by a distance of at least m / 32: an error of theirs grows
+    by at most 2 * 32.
+    """
+    return 64 * gradient_operations(num_frames=num_frames, dimension=dimension)
+
+
+def pair_instances(evidence: Evidence) -> Iterator[tuple[str, Size, Instance]]:
+    """Pairs of the real network's features: each record with the next one of its shape, or else with itself played backwards."""
+    for index, record in enumerate(evidence.features):
+        later = [other for other in evidence.features[index + 1 :] if other.values.shape == record.values.shape]
+        label, values = (f"{record.label} to {later[0].label}", later[0].values) if later else (
+            f"{record.label} to itself played backwards", record.values[::-1]
+        )
+        both = reduce_frames(np.concatenate([record.values, values]))
+        frames, others = np.split(both, 2)
+        size = (("num_frames", frames.shape[0]), ("dimension", frames.shape[1]))
+        min_norm = np.min(np.linalg.norm(both, axis=1))
+        yield label, size, {"frames": jnp.asarray(frames), "others": jnp.asarray(others), "min_norm": jnp.asarray(min_norm)}
