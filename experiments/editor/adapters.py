@@ -40,7 +40,7 @@ def add_lora(unet: UNet2DConditionModel, *, rank: int, alpha: float, seed: int, 
         init_lora_weights=False,
     )
     # peft draws its own start from the global generator; it is overwritten below and must leave no trace there.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         unet.add_adapter(config, adapter_name=ADAPTER_NAME)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -102,6 +102,16 @@ class Editor:
         return self.pipeline.scheduler.alphas_cumprod.double().cpu().numpy()
 
     @property
+    def frame_size(self) -> int:
+        """Side in pixels of the square frames that the pipeline was trained on."""
+        return int(self.pipeline.unet.config.sample_size) * self._reduction
+
+    @property
+    def _reduction(self) -> int:
+        vae = self.pipeline.vae
+        return 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+
+    @property
     def has_adapter(self) -> bool:
         """Whether there is a LoRA adapter or prompt tokens to switch on."""
         return self._tokens is not None or self._lora_settings is not None
@@ -147,7 +157,7 @@ class Editor:
         vae = self.pipeline.vae
         if vae is None:
             return pixels
-        reduction = 2 ** (len(vae.config.block_out_channels) - 1)
+        reduction = self._reduction
         if pixels.shape[-2] % reduction or pixels.shape[-1] % reduction:
             raise ValueError(
                 f"frames of {pixels.shape[-2]} x {pixels.shape[-1]} pixels cannot be reduced {reduction} times by the"

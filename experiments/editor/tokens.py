@@ -56,7 +56,9 @@ class PromptTokens(torch.nn.Module):
         self.num_shared = num_shared
         self.patch_size = patch_size
         self.shared = torch.nn.Parameter(torch.randn((num_shared, dim), generator=generator) * INITIAL_DEVIATION)
-        self.frame = torch.nn.Linear(channels * patch_size**2, dim)
+        # Linear draws its own start from the global generator; it is overwritten below and must leave no trace there.
+        with torch.random.fork_rng(devices=[]):
+            self.frame = torch.nn.Linear(channels * patch_size**2, dim)
         with torch.no_grad():
             self.frame.weight.copy_(torch.randn(self.frame.weight.shape, generator=generator) * INITIAL_DEVIATION)
             self.frame.bias.zero_()
