@@ -1,0 +1,6 @@
+"""C2: gradient descent on the temporal loss, its step sizes, its limits and its landscape."""
+
+from theory.descent.feature_descent import Descent, descend, feature_step_limit
+from theory.descent.landscape import critical_values, least_critical_value
+
+__all__ = ["Descent", "critical_values", "descend", "feature_step_limit", "least_critical_value"]
