@@ -152,7 +152,11 @@ def rounding_defects(trip: RoundTrip, sensitivity: jax.Array, constants: jax.Arr
     return relative_budget(OPERATIONS_PER_STEP) * (states + jnp.abs(trip.steps) * (used + sensitivity * states + constants))
 
 
-def table_rounding(trip: RoundTrip, instance: Instance) -> jax.Array:
-    """Rounding defects of an instance of `tables`."""
-    constants = instance["lipschitz"] * norms(instance["shift"]) + norms(instance["offset"])
-    return rounding_defects(trip, instance["lipschitz"][1:], constants[1:])
+def table_constants(table: Instance) -> jax.Array:
+    """Norm of the parts of a table's predictions that do not depend on the state, per level, (N + 1,)."""
+    return table["lipschitz"] * norms(table["shift"]) + norms(table["offset"])
+
+
+def table_rounding(trip: RoundTrip, table: Instance) -> jax.Array:
+    """Rounding defects of a round trip with the predictor of `tables`, (N,)."""
+    return rounding_defects(trip, table["lipschitz"][1:], table_constants(table)[1:])

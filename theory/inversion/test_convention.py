@@ -33,7 +33,7 @@ BASE = {
 MEAN, VARIANCES = np.array([0.3, -1.0, 0.0, 2.0]), np.array([0.04, 0.25, 1.0, 4.0])
 FIXED_POINT_ITERATIONS = 80
 BREAKS = 1e6
-"""A round trip is called open when it misses by more than this many budgets; the open ones below miss by more than 1e9."""
+"""A round trip is called open when it misses by more than this many budgets; the open ones below miss by some 1e8 or more."""
 
 
 def make(scheduler_class, num_steps: int, **changes):
