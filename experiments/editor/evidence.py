@@ -223,12 +223,12 @@ def default_evidence(
     frames = load_clip(clip, "held_out", editor.frame_size)[:num_frames]
     prompt = caption(CLIPS[clip].subject, "plain")
     if editor.has_adapter:
-        return to_evidence(gather(editor, frames, prompt, num_steps=num_steps))
+        return to_evidence(gather(editor, frames, prompt, num_steps=num_steps, num_levels=min(3, num_steps)))
     editor.add_adapter(seed=seed)
     editor.add_prompt_tokens(seed=seed)
     try:
         train_adapter(editor, frames, prompt, steps=adapter_steps, learning_rate=1e-3, seed=seed)
-        return to_evidence(gather(editor, frames, prompt, num_steps=num_steps))
+        return to_evidence(gather(editor, frames, prompt, num_steps=num_steps, num_levels=min(3, num_steps)))
     finally:
         editor.remove_adapter()
 

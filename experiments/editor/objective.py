@@ -115,6 +115,8 @@ def train_adapter(
             parameters as they were before it.
     """
     _check_arguments(steps, learning_rate, temporal_weight, seed, window, optimizer, similarity)
+    if not checkpoint_seconds >= 0:
+        raise ValueError(f"checkpoint_seconds = {checkpoint_seconds} must be at least 0")
     if not editor.has_adapter:
         raise ValueError("the editor has no adapter to train; call add_adapter or add_prompt_tokens first")
     latents = editor.to_latents(frames)
