@@ -53,6 +53,7 @@ def operations(*, num_frames: int, dimension: int) -> int:
     return 16 * (dimension + num_frames) + 16 * num_frames * dimension
 
 
+@jax.jit
 def dense_hessian(frames: jax.Array) -> jax.Array:
     """Hessian of the temporal loss, (N d, N d), by automatic differentiation; shares nothing with the proofs of the bounds."""
     num_frames, dimension = frames.shape
@@ -92,6 +93,7 @@ def reduce_frames(features: np.ndarray) -> np.ndarray:
     return np.concatenate([triangular.T, np.zeros((num_frames, 1))], axis=1)
 
 
+@jax.jit
 def gradient(frames: jax.Array) -> jax.Array:
     """Gradient of the temporal loss, (N, d), by automatic differentiation; shares nothing with the proofs of the bounds."""
     return jax.grad(temporal_loss)(frames)
