@@ -1,0 +1,157 @@
+r"""The regularised loss is smooth everywhere: no bound on the norms is needed, from either side.
+
+Statement. With s_t = <F_t, F_{t+1}> / sqrt((||F_t||^2 + eps^2) (||F_{t+1}||^2 + eps^2)), eps > 0, and N >= 3 frames, for all F and G
+
+    \| \nabla^2 L_\varepsilon(F) \|_{op} \le \frac{C_N}{\varepsilon^2},
+    \qquad \| \nabla L_\varepsilon(F) - \nabla L_\varepsilon(G) \| \le \frac{C_N}{\varepsilon^2} \| F - G \|,
+
+with C_N of C1.hessian: odd frames extended to (F, eps, 0) and even ones to (F, 0, eps) have the regularised similarities as plain ones and norms of
+at least eps, and the whole space is convex. The supremum is at least R_N / eps^2, approached where every other frame grows without bound:
+
+    R_N = \frac{2}{N-2} \max_{p \in \{0, 1\}} \|D_2 E_p\|^2, E_p the columns of one parity; R_3 = 8, R_4 = 3 + sqrt 5.
+
+Hypotheses.
+    H1  There are N >= 3 frames.
+    H2  Every norm is regularised by at least eps > 0.
+
+**Upper**: R_N <= eps^2 sup ||Hess|| <= C_N, with R_N / C_N = 0.667 (N = 3), 0.5 (4), 0.494 (5), 0.480 (6). No curvature above R_N / eps^2 is known.
+
+In the paper: not there; a second repair of Theorem 4.1, which changes the loss instead of the hypothesis. Proof: paper_notes.md, section C1.regularised.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
+from theory.evidence import Evidence
+from theory.temporal_loss import instances
+from theory.temporal_loss.hessian import check_num_frames, hessian_constant
+from theory.temporal_loss.loss import temporal_loss
+
+SIZES = tuple((("num_frames", num_frames), ("dimension", 2)) for num_frames in (3, 4))
+FAR = 1e6
+"""Norm, in units of eps, of the frames that stand for unbounded ones: their curvature is 1e-12 of the others'."""
+
+
+def regularised_lower_constant(num_frames: int) -> float:
+    """A curvature R_N at eps = 1 that the regularised loss comes arbitrarily close to.
+
+        R_N = 2/(N-2) max_p ||D_2 E_p||^2
+
+    Source: paper_notes.md, C1.regularised. `hessian_constant` is the proved upper bound on the same supremum.
+
+    Raises:
+        ValueError: fewer than 3 frames.
+    """
+    check_num_frames(num_frames)
+    second = np.diff(np.eye(num_frames), n=2, axis=0)
+    return 2 / (num_frames - 2) * max(float(np.linalg.norm(second[:, parity::2], 2)) ** 2 for parity in (0, 1))
+
+
+def regularised_hessian_norm(frames, epsilon):
+    """||Hess L_eps||_op of (frames, dimension) by dense automatic differentiation; JAX, O((N d)^3)."""
+    num_frames, dimension = frames.shape
+
+    def loss(vector):
+        return temporal_loss(jnp.reshape(vector, (num_frames, dimension)), epsilon=epsilon)
+
+    hessian = jax.hessian(loss)(jnp.reshape(frames, (-1,)))
+    return instances.extreme_eigenvalue((hessian + hessian.T) / 2, largest_magnitude=True)
+
+
+def augmented_frames(frames: np.ndarray, epsilon: float) -> np.ndarray:
+    """Frames (N, d + 2) of norm at least eps whose plain similarities are the regularised ones of the given frames (N, d)."""
+    extra = np.zeros((frames.shape[0], 2))
+    extra[np.arange(frames.shape[0]), np.arange(frames.shape[0]) % 2] = epsilon
+    return np.concatenate([frames, extra], axis=1)
+
+
+def nearly_extremal_frames(num_frames: int, dimension: int, epsilon: float = 1.0, far: float = FAR) -> np.ndarray:
+    """Every other frame zero, the others far out along one line with alternating sign; the parity is the better one of the two."""
+    check_num_frames(num_frames)
+    second = np.diff(np.eye(num_frames), n=2, axis=0)
+    zero_parity = int(np.argmax([np.linalg.norm(second[:, parity::2], 2) for parity in (0, 1)]))
+    frames = np.zeros((num_frames, dimension))
+    distant = np.arange(1 - zero_parity, num_frames, 2)
+    frames[distant, 0] = far * epsilon * (-1.0) ** np.arange(len(distant))
+    return frames
+
+
+def _draw(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
+    direction_key, spread_key, noise_key, radius_key, epsilon_key = jax.random.split(key, 5)
+    spread = 10.0 ** jax.random.uniform(spread_key, minval=-6.0, maxval=1.0)
+    return {
+        "directions": jax.random.normal(direction_key, (num_frames, dimension)) * jnp.asarray([1.0] + [0.0] * (dimension - 1))[None, :]
+        + spread * jax.random.normal(noise_key, (num_frames, dimension)),
+        "log_radii": 3.0 * jax.random.normal(radius_key, (num_frames,)),
+        "log_epsilon": jax.random.uniform(epsilon_key, minval=-3.0, maxval=3.0),
+    }
+
+
+def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Instance:
+    """Any frames at all, zero included, of norms from far below eps to far above."""
+    epsilon = jnp.exp(parameters["log_epsilon"])
+    radii = epsilon * jnp.exp(jnp.clip(parameters["log_radii"], -12.0, 12.0))
+    return {"frames": radii[:, None] * parameters["directions"], "epsilon": epsilon}
+
+
+PROBLEM = Problem(
+    sizes=SIZES,
+    draw=_draw,
+    instance=_instance,
+    measured=lambda instance: regularised_hessian_norm(instance["frames"], instance["epsilon"]),
+    bound=lambda instance: hessian_constant(instance["frames"].shape[0]) / instance["epsilon"] ** 2,
+    operations=instances.operations,
+)
+
+
+def witness(*, num_frames: int, dimension: int) -> Instance:
+    """The frames that come closest, with eps = 1."""
+    return {"frames": jnp.asarray(nearly_extremal_frames(num_frames, dimension)), "epsilon": jnp.asarray(1.0)}
+
+
+def _too_little_regularisation() -> Outcome:
+    weaker = dataclasses.replace(
+        PROBLEM, measured=lambda instance: regularised_hessian_norm(instance["frames"], instance["epsilon"] / 2)
+    )
+    return weaker.outcome(witness(**dict(SIZES[0])), SIZES[0], "norms regularised by eps / 2")
+
+
+def _reality(evidence: Evidence) -> Sequence[Outcome]:
+    """The network's features, frame-wise, regularised by a tenth of their least norm."""
+    return [
+        PROBLEM.outcome({"frames": instance["frames"], "epsilon": 0.1 * instance["min_norm"]}, size, label)
+        for label, size, instance in instances.frame_instances(evidence)
+    ]
+
+
+CLAIM = Claim(
+    id="C1.regularised",
+    title="The regularised loss is smooth everywhere",
+    statement="With norms regularised by eps > 0 the temporal loss has a Hessian of norm at most C_N / eps^2 at all frames, zero included, and so "
+    "a globally Lipschitz gradient.",
+    latex=r"\|\nabla^2 L_\varepsilon(F)\|_{\mathrm{op}} \le \frac{C_N}{\varepsilon^2}\quad\text{for all }F\in\mathbb{R}^{N\times d}",
+    hypotheses=(
+        Hypothesis("H1", "There are N >= 3 frames."),
+        Hypothesis("H2", "Every norm is regularised by at least eps > 0."),
+    ),
+    verdict=Verdict.REPAIRED,
+    tightness=Tightness.UPPER,
+    origin="not in the paper; repairs its Theorem 4.1 by changing the loss",
+    problem=PROBLEM,
+    witnesses=witness,
+    necessity={"H2": _too_little_regularisation},
+    definitional={"H1": "with fewer than three frames the loss has no term"},
+    planted={
+        "0.98 R_N for C_N": lambda instance: 0.98 * regularised_lower_constant(instance["frames"].shape[0]) / instance["epsilon"] ** 2,
+        "eps for eps^2": lambda instance: hessian_constant(instance["frames"].shape[0]) / instance["epsilon"],
+        "divisor 2 (N-2) for N-2": lambda instance: 0.5 * hessian_constant(instance["frames"].shape[0]) / instance["epsilon"] ** 2,
+    },
+    reality=_reality,
+    floor=0.499,
+    floor_reason="C_N is not the supremum here: the largest curvature known is R_N, 0.667 of C_N at N = 3 and 0.5 at N = 4",
+)
