@@ -1,0 +1,210 @@
+r"""Sharp Hessian bound of the per-pixel loss, as the public code takes its cosines: over the channels of each pixel.
+
+Statement. Let F be the features of N >= 3 frames with P pixels and at least 2 channels, and let the channel vector of every pixel of every frame
+have norm at least m > 0. The mean over pixels of the temporal loss, L_pix = (1/P) sum_p L(F^p), satisfies
+
+    \| \nabla^2 L_{pix}(F) \|_{op} \le \frac{C_N}{P \, m^2}
+
+with C_N of C1.hessian. The bound on its gradient is C1.pixelwise-gradient.
+
+Hypotheses.
+    H1  There are N >= 3 frames and at least 2 channels.
+    H2  The channel vector of every pixel of every frame has norm at least m > 0: no pixel is dead.
+
+**Tight**: attained when one pixel's channel vectors are the extremal frames of C1.hessian, whatever the other pixels are.
+
+In the paper: not there; it is the form its companion code uses. Proof: paper_notes.md, section C1.pixelwise.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.evidence import Evidence
+from theory.rounding import relative_budget
+from theory.temporal_loss import instances
+from theory.temporal_loss.hessian import extremal_frames, hessian_constant, hessian_norm
+from theory.temporal_loss.loss import check_features, temporal_loss
+
+SIZES: tuple[Size, ...] = tuple(
+    (("num_frames", num_frames), ("channels", channels), ("pixels", 2)) for num_frames, channels in ((3, 2), (4, 2))
+)
+PIXELS_AT_A_TIME = 256
+
+
+def dead_pixels(features: Any, *, min_norm: float = 0.0) -> list[tuple[int, int, int]]:
+    """The pixels whose channel vector is dead, that is, at which the cosine similarity or the bound with m = min_norm does not exist.
+
+    Args:
+        features: (frames, channels, height, width) floating-point NumPy, JAX or PyTorch array.
+        min_norm: m; pixels of a norm below it are listed. At the default 0 those of norm zero, NaN or infinity are.
+
+    Returns:
+        (frame, row, column) of each, in that order; empty if none is dead.
+
+    Raises:
+        ValueError: features of another shape or dtype; min_norm negative, NaN or infinite.
+    """
+    if not (0 <= min_norm < float("inf")):
+        raise ValueError(f"min_norm = {min_norm}; a finite number >= 0 is needed")
+    if not array_api_compat.is_array_api_obj(features) or features.ndim != 4:
+        raise ValueError(f"features have shape {getattr(features, 'shape', None)}; (frames, channels, height, width) is needed")
+    xp = array_api_compat.array_namespace(features)
+    if not xp.isdtype(features.dtype, "real floating"):
+        raise ValueError(f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first")
+    wide = xp.astype(features, xp.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is listed
+        norms = xp.sqrt(xp.sum(wide * wide, axis=1))
+    alive = xp.isfinite(norms) & (norms > 0) & (norms >= min_norm)
+    return [tuple(int(index) for index in place) for place in zip(*(axis.tolist() for axis in xp.nonzero(~alive)), strict=True)]
+
+
+def least_channel_norm(features):
+    """m: the least norm of any pixel's channel vector of (frames, channels, height, width)."""
+    return jnp.sqrt(jnp.min(jnp.sum(features**2, axis=1)))
+
+
+def draw(key: jax.Array, *, num_frames: int, channels: int, pixels: int) -> Parameters:
+    """Every pixel drawn like the frames of the other theorems; one least norm for all."""
+    keys = jax.random.split(key, pixels)
+    drawn = jax.vmap(lambda pixel_key: instances.draw(pixel_key, num_frames=num_frames, dimension=channels))(keys)
+    return {**drawn, "log_min_norm": drawn["log_min_norm"][0]}
+
+
+def instance(parameters: Parameters, *, num_frames: int, channels: int, pixels: int) -> Instance:
+    """Features (frames, channels, 1, pixels) whose channel vectors have norm at least m."""
+
+    def pixel(directions, excess):
+        drawn = {"directions": directions, "excess": excess, "log_min_norm": parameters["log_min_norm"]}
+        return instances.instance(drawn, num_frames=num_frames, dimension=channels)["frames"]
+
+    vectors = jax.vmap(pixel)(parameters["directions"], parameters["excess"])
+    return {"features": jnp.transpose(vectors, (1, 2, 0))[:, :, None, :], "min_norm": jnp.exp(parameters["log_min_norm"])}
+
+
+def operations(*, num_frames: int, channels: int, pixels: int) -> int:
+    """As for whole frames, with the eigensolver on all N C P entries, and the mean over pixels."""
+    return instances.operations(num_frames=num_frames, dimension=channels * pixels) + pixels
+
+
+def pixelwise_hessian_norm(features):
+    """||Hess L_pix||_op by dense automatic differentiation over all entries at once; JAX, O((N C P)^3)."""
+
+    def loss(vector):
+        return temporal_loss(jnp.reshape(vector, features.shape), similarity="pixel")
+
+    hessian = jax.hessian(loss)(jnp.reshape(features, (-1,)))
+    return instances.extreme_eigenvalue((hessian + hessian.T) / 2, largest_magnitude=True)
+
+
+def num_pixels(features) -> int:
+    return features.shape[2] * features.shape[3]
+
+
+def _planted(power: int = 2, pixel_power: int = 1):
+    def bound(instance: Instance):
+        features = instance["features"]
+        return hessian_constant(features.shape[0]) / (num_pixels(features) ** pixel_power * instance["min_norm"] ** power)
+
+    return bound
+
+
+PROBLEM = Problem(
+    sizes=SIZES,
+    draw=draw,
+    instance=instance,
+    measured=lambda instance: pixelwise_hessian_norm(instance["features"]),
+    bound=_planted(),
+    operations=operations,
+)
+
+
+def witness(*, num_frames: int, channels: int, pixels: int) -> Instance:
+    """One pixel extremal, the others long and all alike; m = 1."""
+    features = np.full((num_frames, channels, 1, pixels), 2.0)
+    features[:, :, 0, 0] = extremal_frames(num_frames, channels)
+    return {"features": jnp.asarray(features), "min_norm": jnp.asarray(1.0)}
+
+
+def _one_weak_pixel() -> Outcome:
+    weak = dict(witness(**dict(SIZES[0])))
+    weak["features"] = weak["features"].at[1, :, 0, 0].multiply(0.5)
+    return PROBLEM.outcome(weak, SIZES[0], "one pixel of norm m / 2 in one frame")
+
+
+@functools.cache
+def _hessian_norms():
+    return jax.jit(jax.vmap(hessian_norm))
+
+
+def hessian_norm_by_pixel(features: np.ndarray) -> np.ndarray:
+    """||Hess L||_op of every pixel's own loss, (height * width,) float64; L_pix has their maximum over P, since pixels do not interact.
+
+    Args:
+        features: (frames, channels, height, width) float64.
+    """
+    check_features(features, pixelwise=True)
+    num_frames, channels = features.shape[:2]
+    vectors = np.transpose(np.reshape(features, (num_frames, channels, -1)), (2, 0, 1))
+    if channels > num_frames + 1:
+        triangular = np.linalg.qr(np.swapaxes(vectors, 1, 2), mode="r")
+        vectors = np.concatenate([np.swapaxes(triangular, 1, 2), np.zeros((len(vectors), num_frames, 1))], axis=2)
+    # A last, shorter batch would be compiled anew: fill it up with copies.
+    count = len(vectors)
+    batch = min(PIXELS_AT_A_TIME, count)
+    padded = np.concatenate([vectors, np.repeat(vectors[:1], -count % batch, axis=0)])
+    norms = [np.asarray(_hessian_norms()(part)) for part in np.split(padded, len(padded) // batch)]
+    return np.concatenate(norms)[:count]
+
+
+def _reality(evidence: Evidence) -> Sequence[Outcome]:
+    outcomes = []
+    for record in evidence.features:
+        num_frames, channels = record.values.shape[:2]
+        pixels = num_pixels(record.values)
+        norms = hessian_norm_by_pixel(record.values)
+        least = float(least_channel_norm(jnp.asarray(record.values)))
+        worst = int(np.argmax(norms))
+        outcomes.append(
+            Outcome(
+                label=record.label,
+                measured=float(norms[worst]) / pixels,
+                bound=hessian_constant(num_frames) / (pixels * least**2),
+                budget=relative_budget(instances.operations(num_frames=num_frames, dimension=channels) + pixels),
+                witness={"frames": np.reshape(record.values, (num_frames, channels, -1))[:, :, worst], "pixel": np.asarray(worst)},
+            )
+        )
+    return outcomes
+
+
+CLAIM = Claim(
+    id="C1.pixelwise",
+    title="Sharp Hessian bound of the per-pixel loss",
+    statement="With cosines over the channels of each of P pixels, of norm at least m, the Hessian of the mean loss has norm at most C_N / (P m^2), "
+    "and no smaller constant will do.",
+    latex=r"\|\nabla^2 L_{\mathrm{pix}}(F)\|_{\mathrm{op}} \le \frac{C_N}{P\,m^2},\quad m = \min_{t,p}\|F_t^p\|",
+    hypotheses=(
+        Hypothesis("H1", "There are N >= 3 frames and at least 2 channels."),
+        Hypothesis("H2", "The channel vector of every pixel of every frame has norm at least m > 0."),
+    ),
+    verdict=Verdict.REPAIRED,
+    tightness=Tightness.TIGHT,
+    origin="not in the paper; the form of its companion code",
+    problem=PROBLEM,
+    witnesses=witness,
+    necessity={"H2": _one_weak_pixel},
+    definitional={"H1": "with fewer frames the loss has no term, and with one channel it is constant (C1.companion)"},
+    planted={
+        "P^2 for P": _planted(pixel_power=2),
+        "m for m^2": _planted(power=1),
+    },
+    reality=_reality,
+    floor=0.999,
+    floor_reason="the supremum is attained, but at a kink of the norm, which gradient ascent approaches and does not hit",
+)
