@@ -424,6 +424,12 @@ class TestConstruction:
         with pytest.raises(ValueError, match="dtype = torch.int64 must be a floating-point dtype"):
             Editor(pixel_pipeline(), dtype=torch.int64)
 
+    def test_a_device_that_is_not_there(self):
+        with pytest.raises(ValueError, match="'warp' is no device"):
+            load_editor(device="warp")
+        with pytest.raises(ValueError, match="is not there"):
+            Editor(pixel_pipeline(), "cuda:99")
+
     def test_a_scheduler_without_inverse(self):
         pipeline = pixel_pipeline()
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=True)

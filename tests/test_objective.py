@@ -208,7 +208,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     checkpoint = tmp_path / "state.safetensors"
 
     def interrupt(done, steps, loss):
-        raise Interruption
+        if done == 2:
+            raise Interruption
 
     with pytest.raises(Interruption):
         train(adapted_editor(torch.float32), checkpoint=checkpoint, checkpoint_seconds=0, progress=interrupt)
@@ -217,6 +218,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
             train(adapted_editor(torch.float32), checkpoint=checkpoint, **other)
     with pytest.raises(ValueError, match="belongs to another run"):
         train(adapted_editor(torch.float32, update=0.1), checkpoint=checkpoint)
+    with pytest.raises(ValueError, match=r"is at step 2, past steps = 1; remove it"):
+        train(adapted_editor(torch.float32), checkpoint=checkpoint, steps=1)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"state.safetensors is corrupted .* remove it to start again"):
         train(adapted_editor(torch.float32), checkpoint=checkpoint)

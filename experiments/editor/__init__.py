@@ -1,8 +1,13 @@
 """The editor: an adapter-in-UNet video editor on diffusers, peft and PyAV.
 
-editor = load_editor()
-editor.add_adapter()
-edit = editor.edit(frames, "a plain video of a man in a car", "a sepia video of a man in a car")
+An edit with an adapter trained on the clip:
+
+    editor = load_editor()
+    frames = load_clip("carphone", "held_out")[:8]
+    editor.add_adapter()
+    train_adapter(editor, frames, "a plain video of a man in a car", steps=50, learning_rate=1e-3)
+    edit = editor.edit(frames, "a plain video of a man in a car", "a sepia video of a man in a car", adapter=True)
+    write_video("edit.mp4", edit.frames)
 """
 
 from experiments.editor.clips import CLIPS, LOOKS, Clip, caption, load_clip

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -83,7 +83,7 @@ def _enclosing_transformer(unet: UNet2DConditionModel, name: str) -> Transformer
     return None
 
 
-def _size_hook(name, sizes):
+def _size_hook(name: str, sizes: dict[str, tuple[int, int]]) -> Callable[..., None]:
     def remember_size(module, arguments, keywords):
         hidden_states = arguments[0] if arguments else keywords["hidden_states"]
         sizes[name] = tuple(hidden_states.shape[-2:])
@@ -91,7 +91,9 @@ def _size_hook(name, sizes):
     return remember_size
 
 
-def _feature_hook(name, sizes, features):
+def _feature_hook(
+    name: str, sizes: dict[str, tuple[int, int]], features: dict[str, torch.Tensor]
+) -> Callable[..., None]:
     def remember_output(module, arguments, output):
         height, width = sizes[name] if name in sizes else _square(name, output.shape[1])
         if height * width != output.shape[1]:

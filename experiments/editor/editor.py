@@ -28,6 +28,7 @@ from experiments.editor.adapters import (
 from experiments.editor.capture import captured_features
 from experiments.editor.files import whole_file
 from experiments.editor.inversion import (
+    PredictNoise,
     Progress,
     Trajectory,
     check_scheduler,
@@ -35,7 +36,7 @@ from experiments.editor.inversion import (
     noise_ladder,
     sample_latents,
 )
-from experiments.editor.pipeline import Pipeline, load_pipeline
+from experiments.editor.pipeline import Pipeline, load_pipeline, require_device
 from experiments.editor.tokens import PromptTokens, patch_features
 
 ADAPTER_FORMAT = "framebound adapter"
@@ -68,7 +69,7 @@ class Editor:
             forward mode; the fused kernels cannot. None chooses it for float64.
 
     Raises:
-        ValueError: dtype is not floating-point, or the scheduler's steps have no inverse (see
+        ValueError: dtype is not floating-point, the device is not there, or the scheduler's steps have no inverse (see
             `inversion.check_scheduler`).
     """
 
@@ -83,7 +84,7 @@ class Editor:
         if not dtype.is_floating_point:
             raise ValueError(f"dtype = {dtype} must be a floating-point dtype; use torch.float32 or torch.float64")
         check_scheduler(pipeline.scheduler)
-        self.pipeline = pipeline.to("cpu" if device is None else device, dtype)
+        self.pipeline = pipeline.to(require_device(device), dtype)
         self.device = pipeline.unet.device
         self.dtype = dtype
         for model in pipeline.models.values():
@@ -571,7 +572,7 @@ class Editor:
             "patch_size": None if self._tokens is None else self._tokens.patch_size,
         }
 
-    def _predictor(self, prompt: str | torch.Tensor, adapter: bool, guidance_scale: float):
+    def _predictor(self, prompt: str | torch.Tensor, adapter: bool, guidance_scale: float) -> PredictNoise:
         return lambda latents, timestep: self.predict_noise(
             latents, timestep, prompt, adapter=adapter, guidance_scale=guidance_scale
         )

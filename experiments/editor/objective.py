@@ -143,6 +143,11 @@ def train_adapter(
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
+        if len(state.losses) > steps:
+            raise ValueError(
+                f"the checkpoint {checkpoint} is at step {len(state.losses)}, past steps = {steps}; remove it to start"
+                " again"
+            )
     written = time.monotonic()
     while len(state.losses) < steps:
         state.take(_step_losses(editor, latents, settings, len(state.losses)))
@@ -153,7 +158,7 @@ def train_adapter(
             progress(len(state.losses), steps, state.losses[-1][0])
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    total, noise, temporal = np.array(state.losses[:steps], dtype=np.float64).T
+    total, noise, temporal = np.array(state.losses, dtype=np.float64).T
     return AdapterTraining(total, noise, temporal, names)
 
 
