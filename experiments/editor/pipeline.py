@@ -13,6 +13,7 @@ Weights are safetensors only; pickled weights are refused. Nothing is fetched un
 
 import json
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ CONVERSION_ADVICE = (
 )
 
 _Model = TypeVar("_Model", bound=torch.nn.Module)
+_TOKENIZER_LOCK = threading.Lock()
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 PICKLED = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -84,7 +86,8 @@ class Pipeline:
         # diffusers warns about a dtype that is passed as None.
         target = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
         for model in self.models.values():
-            model.to(**target)
+            # diffusers' own method warns about parts kept in float32 even where there are none, as here.
+            torch.nn.Module.to(model, **target)
         return self
 
     def encode_prompts(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -92,13 +95,15 @@ class Pipeline:
 
         As in Stable Diffusion the padding is not masked. Gradients flow to the text encoder where they are enabled.
         """
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
+        # A tokenizer that is asked by two threads at once raises "Already borrowed".
+        with _TOKENIZER_LOCK:
+            tokens = self.tokenizer(
+                list(prompts),
+                padding="max_length",
+                max_length=self.tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            )
         return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
 
 
@@ -107,7 +112,7 @@ def build_pipeline(
     *,
     block_out_channels: Sequence[int] = (32, 48, 64),
     text_dim: int = 64,
-    max_tokens: int = 16,
+    max_tokens: int = 12,
     sample_size: int = 32,
 ) -> Pipeline:
     """The shipped architecture with random float32 weights drawn from the seed, in evaluation mode on the CPU.
@@ -135,6 +140,10 @@ def build_pipeline(
             # For this class diffusers reads attention_head_dim as the number of heads.
             attention_head_dim=2,
             norm_num_groups=8,
+            # The caption also enters with the timestep: through cross-attention alone a short training learns the mean
+            # colour of a look too slowly.
+            addition_embed_type="text",
+            addition_embed_type_num_heads=2,
         )
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
@@ -166,7 +175,7 @@ def build_pipeline(
     return Pipeline(unet.eval(), text_encoder.eval(), tokenizer, scheduler)
 
 
-def build_tokenizer(max_tokens: int = 16) -> CLIPTokenizer:
+def build_tokenizer(max_tokens: int = 12) -> CLIPTokenizer:
     """A CLIP tokenizer whose vocabulary is every byte and the words of the clips' captions, one token a word.
 
     Any other text is spelled in bytes and in pieces of those words, so no text is unknown.
@@ -212,6 +221,12 @@ def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
     return merged
 
 
+def require_free(folder: Path) -> None:
+    """ValueError unless a pipeline can be written to folder: it is new, empty, or holds a pipeline to be replaced."""
+    if folder.exists() and not (folder.is_dir() and (_is_pipeline(folder) or not any(folder.iterdir()))):
+        raise ValueError(f"{folder} exists and is no pipeline folder (no model_index.json); choose a new folder")
+
+
 def save_pipeline(pipeline: Pipeline, folder: str | Path, *, card: str | None = None) -> None:
     """Write a pipeline as a diffusers folder, with card as its README.md; the folder appears whole or not at all.
 
@@ -219,8 +234,7 @@ def save_pipeline(pipeline: Pipeline, folder: str | Path, *, card: str | None = 
     finite.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and (_is_pipeline(folder) or not any(folder.iterdir()))):
-        raise ValueError(f"{folder} exists and is no pipeline folder (no model_index.json); choose a new folder")
+    require_free(folder)
     for name, model in pipeline.models.items():
         _require_finite(name, model, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -410,7 +424,9 @@ def _require_finite(name: str, model: torch.nn.Module, folder: Path) -> None:
 
 def _require_plain_conditioning(unet: UNet2DConditionModel, folder: Path) -> None:
     for option in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type"):
-        if value := unet.config.get(option):
+        value = unet.config.get(option)
+        # An addition of type "text" is computed from the prompt's own tokens.
+        if value is not None and (option, value) != ("addition_embed_type", "text"):
             raise ValueError(
                 f"the UNet of {folder} has {option} = {value!r}, a second conditioning; "
                 "this editor drives a UNet by timestep and prompt alone: use a Stable Diffusion 1 or 2 pipeline"

@@ -2,15 +2,16 @@
 
 Minimised over the weights of the UNet and the text encoder:
 
-    E || eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t, caption) - eps ||^2 / (abar_t number of values),
+    E || eps_theta(sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, t, caption) - eps ||^2 / (abar_t number of values)
 
-with x_0 a training frame in one of the looks, mirrored half of the time; eps standard normal; t uniform on the
-scheduler's timesteps; the caption empty in a tenth of the draws, which makes the empty caption the unconditional one of
-classifier-free guidance. What is shipped is the exponential moving average of the weights.
+with x_0 a training frame in one of the looks; t uniform on the scheduler's timesteps; the caption empty in a tenth of
+the draws, which makes the empty caption the unconditional one of classifier-free guidance. What is shipped is the
+exponential moving average of the weights.
 
 The weight 1/abar_t makes this the squared error of the velocity sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and
-Ho, 2022). Without it the loss hardly sees the largest noises, where the caption decides the mean colour of the frame:
-after equally many steps an edit then keeps the colours of its source.
+Ho, 2022). The noise eps is standard normal plus 0.3 times a standard normal colour for the whole frame (offset noise,
+Guttenberg, 2023). Independent noise alone averages out over the pixels: the mean colour of a frame shows through all of
+it, the network learns to read it there and not in the caption, and an edit then keeps the colours of its source.
 
 The draws of a step depend on (seed, step) alone, and the state is written every minute, so a run that was killed goes
 on where it was and ends in the same bytes as one that was not.
@@ -20,8 +21,11 @@ import json
 import math
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import diffusers
@@ -33,12 +37,14 @@ from torch import Tensor
 
 from experiments.editor.clips import CLIPS, LOOKS, PACKAGE, caption, load_clip
 from experiments.editor.files import whole_file
-from experiments.editor.pipeline import Pipeline, build_pipeline, require_device, save_pipeline
+from experiments.editor.pipeline import Pipeline, build_pipeline, require_device, require_free, save_pipeline
 
-DEFAULT_STEPS = 5000
+DEFAULT_STEPS = 3600
 _BETAS = (0.9, 0.99)
 _WEIGHT_DECAY = 0.01
 _MAX_GRADIENT_NORM = 1.0
+_COLOUR_OFFSET = 0.3
+_NUM_WORKERS = 2
 _CHECKPOINT_KEY = "framebound_training"
 
 Progress = Callable[[int, int, float], None]
@@ -51,7 +57,7 @@ class Architecture:
 
     block_out_channels: tuple[int, ...] = (32, 48, 64)
     text_dim: int = 64
-    max_tokens: int = 16
+    max_tokens: int = 12
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class TrainingSettings:
     seed: int = 0
     steps: int = DEFAULT_STEPS
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warmup_steps: int = 100
     ema_decay: float = 0.998
     caption_dropout: float = 0.1
@@ -97,7 +103,6 @@ class TrainingRecord:
     wall_seconds: float
     cpu_seconds: float
     device: str
-    num_threads: int
     versions: Mapping[str, str]
 
 
@@ -107,7 +112,7 @@ def train(
     seed: int = 0,
     steps: int = DEFAULT_STEPS,
     batch_size: int = 16,
-    learning_rate: float = 2e-3,
+    learning_rate: float = 1e-3,
     ema_decay: float = 0.998,
     caption_dropout: float = 0.1,
     architecture: Architecture | None = None,
@@ -117,12 +122,12 @@ def train(
 ) -> TrainingRecord:
     """Train a pipeline and write it, with its model card README.md, to folder; the folder appears whole or not at all.
 
-    The defaults (seed 0, 5000 steps of 16 images, learning rate 2e-3 with 100 steps of warm-up and cosine decay to
+    The defaults (seed 0, 3600 steps of 16 images, learning rate 1e-3 with 100 steps of warm-up and cosine decay to
     zero, on the CPU) are those of the shipped pipeline. Two CPU cores take about half an hour.
 
     Next to folder lies NAME.checkpoint.safetensors while the run goes on: weights, their average, the optimiser's state
     and the losses, written every checkpoint_seconds. A run with the same settings goes on from it; it is removed at the
-    end. Equal settings give equal bytes on one machine with one number of threads.
+    end. Equal settings give equal bytes on one machine. While it runs, torch uses one thread an operation.
 
     Raises ValueError for settings out of range, a folder that holds something else, a checkpoint of other settings, a
     device that is not there, or a loss that is not finite.
@@ -137,6 +142,7 @@ def train(
         architecture=architecture or Architecture(),
     )
     folder = Path(folder)
+    require_free(folder)
     target = require_device(device)
     pipeline = build_pipeline(seed, **asdict(settings.architecture)).to(target)
     untrained = held_out_loss(pipeline)
@@ -149,20 +155,21 @@ def train(
     clips = {name: _to_pixels(load_clip(name, "train")) for name in CLIPS}
     wall, cpu = time.monotonic() - state.wall_seconds, time.process_time() - state.cpu_seconds
     written = time.monotonic()
-    while len(state.losses) < steps:
-        batch = draw_batch(clips, settings, len(state.losses), pipeline.scheduler.config["num_train_timesteps"])
-        loss = state.step(batch)
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss is {loss} at step {len(state.losses)} with learning rate {learning_rate}; "
-                "it must stay finite: train with a lower learning rate"
-            )
-        if progress is not None:
-            progress(len(state.losses), steps, loss)
-        if time.monotonic() - written >= checkpoint_seconds:
-            state.wall_seconds, state.cpu_seconds = time.monotonic() - wall, time.process_time() - cpu
-            state.save(checkpoint)
-            written = time.monotonic()
+    with _workers() as workers:
+        while len(state.losses) < steps:
+            batch = draw_batch(clips, settings, len(state.losses), pipeline.scheduler.config["num_train_timesteps"])
+            loss = state.step(batch, workers)
+            if not math.isfinite(loss):
+                raise ValueError(
+                    f"the loss is {loss} at step {len(state.losses)} with learning rate {learning_rate}; "
+                    "it must stay finite: train with a lower learning rate"
+                )
+            if progress is not None:
+                progress(len(state.losses), steps, loss)
+            if time.monotonic() - written >= checkpoint_seconds:
+                state.wall_seconds, state.cpu_seconds = time.monotonic() - wall, time.process_time() - cpu
+                state.save(checkpoint)
+                written = time.monotonic()
     state.load_average()
     record = TrainingRecord(
         settings=settings,
@@ -173,7 +180,6 @@ def train(
         wall_seconds=time.monotonic() - wall,
         cpu_seconds=time.process_time() - cpu,
         device=str(target),
-        num_threads=torch.get_num_threads(),
         versions={"torch": torch.__version__, "diffusers": diffusers.__version__},
     )
     save_pipeline(pipeline.to("cpu"), folder, card=model_card(record))
@@ -203,21 +209,16 @@ def draw_batch(clips: Mapping[str, Tensor], settings: TrainingSettings, step: in
     every_frame = torch.cat(list(clips.values()))
     drawn = generator.integers(len(every_frame), size=size)
     looks = np.array(list(LOOKS))[(generator.integers(len(LOOKS)) + np.arange(size)) % len(LOOKS)]
-    mirrored = generator.random(size) < 0.5
-    images = torch.stack(
-        [
-            in_look(every_frame[index].flip(-1) if mirror else every_frame[index], look)
-            for index, look, mirror in zip(drawn, looks, mirrored, strict=True)
-        ]
-    )
+    images = torch.stack([in_look(every_frame[index], look) for index, look in zip(drawn, looks, strict=True)])
     timesteps = (generator.permutation(size) + generator.random(size)) * (num_timesteps / size)
     unconditional = generator.random(size) < settings.caption_dropout
     captions = [
         "" if empty else caption(CLIPS[names[index]].subject, look)
         for index, look, empty in zip(drawn, looks, unconditional, strict=True)
     ]
-    noise = torch.from_numpy(generator.standard_normal(images.shape, dtype=np.float32))
-    return Batch(images, noise, torch.from_numpy(timesteps.astype(np.int64)), captions)
+    noise = generator.standard_normal(images.shape, dtype=np.float32)
+    noise += _COLOUR_OFFSET * generator.standard_normal((size, 3, 1, 1), dtype=np.float32)
+    return Batch(images, torch.from_numpy(noise), torch.from_numpy(timesteps.astype(np.int64)), captions)
 
 
 def in_look(pixels: Tensor, look: str) -> Tensor:
@@ -226,21 +227,26 @@ def in_look(pixels: Tensor, look: str) -> Tensor:
     return torch.from_numpy(frames).movedim(-1, -3) * 2 - 1
 
 
-def noise_loss(pipeline: Pipeline, batch: Batch) -> Tensor:
-    """The squared error of the predicted noise, averaged over pixels and colours: (batch,), differentiable."""
+def noise_error(pipeline: Pipeline, batch: Batch) -> Tensor:
+    """The predicted noise minus the noise, (batch, 3, height, width), differentiable."""
     device = pipeline.unet.device
     images, noise, timesteps = (part.to(device) for part in (batch.images, batch.noise, batch.timesteps))
     noisy = pipeline.scheduler.add_noise(images, noise, timesteps)
-    predicted = pipeline.unet(noisy, timesteps, pipeline.encode_prompts(batch.captions)).sample
-    return (predicted - noise).square().mean(dim=(1, 2, 3))
+    return pipeline.unet(noisy, timesteps, pipeline.encode_prompts(batch.captions)).sample - noise
+
+
+def training_loss(pipeline: Pipeline, batch: Batch) -> Tensor:
+    """The minimised loss of each image (batch,), differentiable; see the formula at the top of this file."""
+    alphas_cumprod = pipeline.scheduler.alphas_cumprod[batch.timesteps].to(pipeline.unet.device)
+    return noise_error(pipeline, batch).square().mean(dim=(1, 2, 3)) / alphas_cumprod
 
 
 @torch.no_grad()
 def held_out_loss(pipeline: Pipeline, *, frame_stride: int = 4) -> tuple[float, ...]:
-    """The noise loss of a pixel pipeline on held-out frames, averaged over each quarter of the timesteps: 4 numbers.
+    """The squared error of the noise on held-out frames, averaged over each quarter of the timesteps: 4 numbers.
 
-    Every frame_stride-th held-out frame of each clip in each look, with its caption, at one timestep of each quarter.
-    The draws are fixed, so that two pipelines can be compared.
+    The pipeline works on pixels. It sees every frame_stride-th held-out frame of each clip in each look, with its
+    caption, at one timestep of each quarter. The draws are fixed, so that two pipelines can be compared.
     """
     generator = np.random.default_rng(0)
     quarter = pipeline.scheduler.config["num_train_timesteps"] // 4
@@ -252,8 +258,8 @@ def held_out_loss(pipeline: Pipeline, *, frame_stride: int = 4) -> tuple[float, 
             timesteps = np.tile(np.arange(4) * quarter, len(frames)) + generator.integers(quarter, size=len(images))
             noise = torch.from_numpy(generator.standard_normal(images.shape, dtype=np.float32))
             captions = [caption(clip.subject, look)] * len(images)
-            loss = noise_loss(pipeline, Batch(images, noise, torch.from_numpy(timesteps), captions))
-            losses.append(loss.cpu().double().reshape(-1, 4))
+            error = noise_error(pipeline, Batch(images, noise, torch.from_numpy(timesteps), captions))
+            losses.append(error.square().mean(dim=(1, 2, 3)).cpu().double().reshape(-1, 4))
     return tuple(torch.cat(losses).mean(0).tolist())
 
 
@@ -297,7 +303,7 @@ class _TrainingState:
             tensors[f"exp_avg_sq.{key}"] = moments["exp_avg_sq"].detach()
         return tensors
 
-    def step(self, batch: Batch) -> float:
+    def step(self, batch: Batch, workers: Executor) -> float:
         """One step of AdamW and of the average; returns the loss before the step."""
         settings, done = self.settings, len(self.losses)
         # lr_k = lr min(1, (k+1)/warmup) (1 + cos(pi k / steps)) / 2
@@ -305,19 +311,23 @@ class _TrainingState:
         rate = settings.learning_rate * warm * (1 + math.cos(math.pi * done / settings.steps)) / 2
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad()
-        alphas_cumprod = self.pipeline.scheduler.alphas_cumprod[batch.timesteps]
-        errors = noise_loss(self.pipeline, batch)
-        loss = (errors / alphas_cumprod.to(errors.device)).mean()
-        loss.backward()
+        losses, gradients = zip(*workers.map(self._half_gradient, _halves(batch)), strict=True)
+        for weight, *parts in zip(self.weights.values(), *gradients, strict=True):
+            weight.grad = sum(parts[1:], start=parts[0])
         torch.nn.utils.clip_grad_norm_(self.weights.values(), _MAX_GRADIENT_NORM)
         self.optimizer.step()
         # A constant decay would keep the random start for 1/(1 - decay) steps; a growing one forgets it.
         decay = min(settings.ema_decay, (1 + done) / (10 + done))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), list(self.weights.values()), 1 - decay)
-        self.losses.append(loss.item())
+        self.losses.append(sum(losses))
         return self.losses[-1]
+
+    def _half_gradient(self, half: tuple[Batch, float]) -> tuple[float, tuple[Tensor, ...]]:
+        """A part of the batch's loss, and its gradient by weight; share is the part's share of the batch."""
+        batch, share = half
+        loss = share * training_loss(self.pipeline, batch).mean()
+        return loss.item(), torch.autograd.grad(loss, list(self.weights.values()))
 
     def load_average(self) -> None:
         """Put the averaged weights into the pipeline."""
@@ -371,6 +381,35 @@ def _to_pixels(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(frames).movedim(-1, 1).contiguous() * 2 - 1
 
 
+@contextmanager
+def _workers() -> Iterator[Executor]:
+    """Two workers whose operations use one thread each; every step gives each of them half of the batch.
+
+    On two cores this is faster than to split every operation between them, above all on a busy machine, and the trained
+    bytes do not depend on the number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(_NUM_WORKERS) as workers:
+            yield workers
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _halves(batch: Batch) -> list[tuple[Batch, float]]:
+    """The batch in two parts, or one if it is a single image, each with its share of the batch."""
+    size = len(batch.captions)
+    cuts = sorted({0, size // 2, size})
+    return [
+        (
+            Batch(batch.images[a:b], batch.noise[a:b], batch.timesteps[a:b], batch.captions[a:b]),
+            (b - a) / size,
+        )
+        for a, b in pairwise(cuts)
+    ]
+
+
 def model_card(record: TrainingRecord) -> str:
     """README.md of a trained pipeline, from what the run measured."""
     settings, architecture = record.settings, record.settings.architecture
@@ -403,17 +442,17 @@ def model_card(record: TrainingRecord) -> str:
         sampling of three short clips, with the look chosen by the caption. This file was written by the training run,
         from what it measured.""",
         f"""There is no autoencoder: the UNet works on pixels in [-1, 1]. It has
-        {_listed(architecture.block_out_channels)} channels at full, half and quarter resolution, and cross-attention
-        at the last two; the text encoder is {architecture.text_dim} wide and reads {architecture.max_tokens} tokens.
-        The UNet predicts the noise. The schedule is Stable Diffusion's: scaled linear, 1000 timesteps, leading
-        spacing, no clipping.""",
+        {_listed(architecture.block_out_channels)} channels at full, half and quarter resolution, has cross-attention
+        at the last two, and adds the pooled prompt to the timestep's embedding; the text encoder is
+        {architecture.text_dim} wide and reads {architecture.max_tokens} tokens. The UNet predicts the noise. The
+        schedule is Stable Diffusion's: scaled linear, 1000 timesteps, leading spacing, no clipping.""",
         "## Data",
         f"""The mp4 files of the package {PACKAGE}, cropped to the central square and averaged down to 32 x 32. The
         last fifth of each clip is held out; no step saw it.""",
         _table(["file", "subject", "training frames", "held-out frames"], clips),
-        f"""Every frame comes in the looks {_listed(LOOKS)}, captioned as in "{example}", and is mirrored half of the
-        time. The caption is empty in {settings.caption_dropout:.0%} of the draws, which makes the empty caption the
-        unconditional one of classifier-free guidance.""",
+        f"""Every frame comes in the looks {_listed(LOOKS)}, captioned as in "{example}". The caption is empty in
+        {settings.caption_dropout:.0%} of the draws, which makes the empty caption the unconditional one of
+        classifier-free guidance.""",
         "## Command",
         f"    {_command(settings)}",
         f"""Seed {settings.seed}; {settings.steps} steps of {settings.batch_size} images; AdamW with learning rate
@@ -422,13 +461,13 @@ def model_card(record: TrainingRecord) -> str:
         {_MAX_GRADIENT_NORM:g}. The weights are the exponential moving average with decay {settings.ema_decay:g}.""",
         "## Measured",
         f"""Wall time {record.wall_seconds / 60:.1f} minutes and CPU time {record.cpu_seconds / 60:.1f} minutes,
-        summed over cores, on {record.device} with {record.num_threads} threads ({versions}). Where the wall time
-        exceeds the CPU time per thread, the machine had other work to do as well.""",
-        """Loss in training: the squared error of the noise divided by the timestep's cumulative alpha, averaged over
-        pixels and colours.""",
+        summed over cores, on {record.device} with {_NUM_WORKERS} workers of one thread ({versions}). Where the wall
+        time exceeds half of the CPU time, the machine had other work to do as well.""",
+        f"""Loss in training: the mean square of the noise's error over the timestep's cumulative alpha, where the noise
+        is standard normal plus {_COLOUR_OFFSET:g} times a standard normal colour for the whole frame.""",
         _table(["steps", "mean loss"], curve),
-        """Noise error on held-out frames, not divided, on the same draws before and after training; predicting zero
-        would give 1.""",
+        """Mean square of the noise's error on held-out frames with standard normal noise, on the same draws before and
+        after training; predicting zero gives 1.""",
         _table(["timesteps", "untrained", "trained"], held_out),
         "## Limits",
         """It knows three clips. With another caption, or a frame of another video, the inversion still runs, but the
