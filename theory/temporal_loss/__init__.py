@@ -1,8 +1,30 @@
 """C1: the temporal consistency loss, its derivatives and their sharp constants."""
 
-from theory.temporal_loss.gradient import gradient_constant
+from theory.temporal_loss.certificate import certify_curvature
+from theory.temporal_loss.bounds import FeatureBounds, feature_bounds
+from theory.temporal_loss.companion import degenerate_similarities
+from theory.temporal_loss.gradient import LargestGradient, gradient_constant, largest_gradient
 from theory.temporal_loss.hessian import hessian_constant
 from theory.temporal_loss.lipschitz import lipschitz_constant
 from theory.temporal_loss.loss import pixelwise_similarities, similarities, temporal_loss
+from theory.temporal_loss.pixelwise import dead_pixels
+from theory.temporal_loss.regularised import regularised_lower_constant
+from theory.temporal_loss.upper_curvature import upper_curvature_constant
 
-__all__ = ["gradient_constant", "hessian_constant", "lipschitz_constant", "pixelwise_similarities", "similarities", "temporal_loss"]
+__all__ = [
+    "FeatureBounds",
+    "LargestGradient",
+    "certify_curvature",
+    "dead_pixels",
+    "degenerate_similarities",
+    "feature_bounds",
+    "gradient_constant",
+    "hessian_constant",
+    "largest_gradient",
+    "lipschitz_constant",
+    "pixelwise_similarities",
+    "regularised_lower_constant",
+    "similarities",
+    "temporal_loss",
+    "upper_curvature_constant",
+]

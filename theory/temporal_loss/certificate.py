@@ -1,0 +1,520 @@
+r"""A certificate of curvature for given features, from their norms, similarities and second-neighbour cosines only.
+
+Statement. Let r_t = ||F_t|| > 0, u_t = F_t / r_t, s_t = <u_t, u_{t+1}>, c_t = <u_t, u_{t+2}>, S_t^2 = 1 - s_t^2, k = 2/(N-2), y = k D^T D s with D the difference
+matrix, and let p_t, q_{t+1} be the unit directions of u_{t+1} - s_t u_t and u_t - s_t u_{t+1}. With s_t' and s_t'' the first and second
+derivatives of s_t along x = (r_1 z_1, .., r_N z_N), P_t the projection along u_t, and any theta_t > 0,
+
+    x^\top \nabla^2 L\, x = k |D s'|^2 + \sum_t y_t s_t'',
+    s_t' = S_t (\langle p_t, z_t \rangle + \langle q_{t+1}, z_{t+1} \rangle),
+    s_t'' = - 2 S_t \langle u_t, z_t \rangle \langle p_t, z_t \rangle - 2 S_t \langle u_{t+1}, z_{t+1} \rangle \langle q_{t+1}, z_{t+1} \rangle
+            - s_t (|P_t z_t|^2 + |P_{t+1} z_{t+1}|^2) + 2 (\langle n_t, n_{t+1}' \rangle - s_t \langle p_t, z_t \rangle \langle q_{t+1}, z_{t+1} \rangle)
+
+with n_t and n_{t+1}' what is left of P_t z_t and P_{t+1} z_{t+1} after p_t and q_{t+1} are taken out. Everything but <n_t, n_{t+1}'> is a form in the
+coordinates of z_t along u_t and in span(q_t, p_t), which the inner products at distance 0, 1 and 2 determine; and
+
+    2 |y_t \langle n_t, n_{t+1}' \rangle| \le |y_t| (\theta_t |n_t|^2 + |n_{t+1}'|^2 / \theta_t).
+
+So lambda_max and -lambda_min of the Hessian are at most the top eigenvalues of two explicit symmetric matrices of size 3 N; the norm of the
+Gauss-Newton matrix k J^T D^T D J, J = ds/dF, is exactly k lambda_max(D J J^T D^T), of size N - 2.
+
+Hypotheses.
+    H1  There are N >= 3 frames.
+    H2  No frame is zero (given m: ||F_t|| >= m for every frame).
+    H3  The inner products are those of the frames.
+
+**Upper**: attained by collinear frames with alternating similarities (up to the rounding margin), so no factor below 1 can be put in front,
+but not an identity; the ratio to the truth by kind of features is in test_certificate.py and in the study of curvature.
+
+Not in the paper. Proof: paper_notes.md, section C1.certificate.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+
+from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.evidence import Evidence
+from theory.rounding import UNIT_ROUNDOFF, relative_budget
+from theory.temporal_loss import instances
+from theory.temporal_loss.gram import BandedGram, banded_gram
+from theory.temporal_loss.hessian import extremal_frames, hessian_constant
+
+WORTH_REREADING = 2.0**-6
+"""A rounding margin above this share of the certificate is not worth the time that single precision saves."""
+CLEAR_DIRECTION = 2.0**-6
+"""Directions known less well than this are not used. Either way the bound holds; this only decides which way is nearer."""
+LIFT = 2.0**-20
+"""How far above the top eigenvalue the resolvent is taken that gives positive weights theta."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvatureCertificate:
+    """Bounds on the spectrum of the Hessian of the temporal loss at given features.
+
+    Attributes:
+        upper: lambda_max <= upper.
+        lower: lower <= lambda_min.
+        spectral: ||Hess L|| <= spectral = max(upper, -lower).
+        gauss_newton: the norm of the Gauss-Newton part, a value and not a bound.
+        margin: the part of upper and of -lower that covers rounding.
+    """
+
+    upper: float
+    lower: float
+    spectral: float
+    gauss_newton: float
+    margin: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Geometry:
+    """What the inner products determine, each array indexed by frame (N), by pair (N - 1), or by pair as seen from its two frames.
+
+    Planes: span(q_t, p_t) of frame t has the coordinates in which (u_{t-1} - s_{t-1} u_t, u_{t+1} - s_t u_t) is the square root of its Gram
+    matrix; `back` and `ahead` hold these two vectors, (N, 2), `back_direction` and `ahead_direction` their directions, or zero where rounding
+    hides them.
+    """
+
+    norms: Any
+    cosines: Any
+    squared_sines: Any
+    slopes: Any  # y
+    back: Any
+    ahead: Any
+    back_direction: Any
+    ahead_direction: Any
+    plane_error: Any  # (N,), of back and ahead
+    direction_error: Any  # (N, 2), of the two projections
+
+
+def _difference_matrix(num_pairs: int) -> np.ndarray:
+    return np.diff(np.eye(num_pairs), axis=0)
+
+
+def _square_root(xp: Any, squared: Any) -> Any:
+    """Square root, 0 with derivative 0 where the argument is not positive."""
+    positive = squared > 0
+    return xp.where(positive, xp.sqrt(xp.where(positive, squared, 1.0)), 0.0)
+
+
+def _quotient(xp: Any, numerator: Any, denominator: Any) -> Any:
+    """numerator / denominator, 0 where the denominator vanishes."""
+    safe = denominator > 0
+    return xp.where(safe, numerator / xp.where(safe, denominator, 1.0), 0.0)
+
+
+def _geometry(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any, cosine_error: float) -> _Geometry:
+    num_frames = squared_norms.shape[0]
+    difference = _difference_matrix(num_frames - 1)
+    norms = xp.sqrt(squared_norms)
+    cosines = neighbours / (norms[:-1] * norms[1:])
+    squared_sines = xp.maximum(1 - cosines**2, 0.0)
+    slopes = 2 / (num_frames - 2) * (difference.T @ (difference @ cosines))
+    # Gram matrix [[S_{t-1}^2, k_t], [k_t, S_t^2]] of the two vectors in the plane of frame t, k_t = c_{t-1} - s_{t-1} s_t; its square root
+    # is (G + sqrt(det) I) / sqrt(trace + 2 sqrt(det)). The outer frames have one neighbour, and the other vector zero.
+    zero = xp.zeros(1)
+    mixed = xp.concat([zero, second_neighbours / (norms[:-2] * norms[2:]) - cosines[:-1] * cosines[1:], zero])
+    first = xp.concat([zero, squared_sines])
+    second = xp.concat([squared_sines, zero])
+    root = _square_root(xp, first * second - mixed**2)
+    trace = first + second
+    scale = _square_root(xp, trace + 2 * root)
+    back = xp.stack([_quotient(xp, first + root, scale), _quotient(xp, mixed, scale)], axis=1)
+    ahead = xp.stack([_quotient(xp, mixed, scale), _quotient(xp, second + root, scale)], axis=1)
+    # |sqrt(G) - sqrt(H)| <= min(sqrt(|G - H|), |G - H| / sqrt(lambda_min(H))); lambda_min = det / lambda_max >= det / trace.
+    gram_error = 32 * cosine_error
+    # An outer frame has one vector and no plane: there the error is that of a length.
+    outer = np.eye(1, num_frames)[0] + np.eye(1, num_frames, k=num_frames - 1)[0]
+    least = _quotient(xp, root**2, trace) + outer * trace
+    plane_error = xp.minimum(math.sqrt(gram_error), gram_error / xp.sqrt(xp.maximum(least, gram_error)))
+    lengths = [_square_root(xp, squared) for squared in (first, second)]
+    errors = [_quotient(xp, 4 * plane_error, length) for length in lengths]
+    clear = [(length > 0) & (error <= CLEAR_DIRECTION) for length, error in zip(lengths, errors, strict=True)]
+    # A pair is split along its plane in both of its frames or in neither.
+    pair_clear = clear[1][:-1] & clear[0][1:]
+    never = xp.zeros(1, dtype=bool)
+    used = [xp.concat([never, pair_clear]), xp.concat([pair_clear, never])]
+    directions = [
+        xp.where(use[:, None], _quotient(xp, vectors, _square_root(xp, xp.sum(vectors**2, axis=1))[:, None]), 0.0)
+        for use, vectors in zip(used, (back, ahead), strict=True)
+    ]
+    errors = [xp.where(use, error, 0.0) for use, error in zip(used, errors, strict=True)]
+    return _Geometry(norms, cosines, squared_sines, slopes, back, ahead, *directions, plane_error, xp.stack(errors, axis=1))
+
+
+def _jacobian(xp: Any, geometry: _Geometry) -> Any:
+    """s' as a matrix (N - 1, N, 3) acting on the coordinates (u_t, plane) of x_t: rows S_t p_t / r_t and S_t q_{t+1} / r_{t+1}."""
+    num_frames = geometry.norms.shape[0]
+    at, after = np.eye(num_frames - 1, num_frames), np.eye(num_frames - 1, num_frames, k=1)
+    padding = ((0, 0), (1, 0))
+    ahead = xp.pad(geometry.ahead / geometry.norms[:, None], padding)
+    back = xp.pad(geometry.back / geometry.norms[:, None], padding)
+    return at[:, :, None] * ahead[None, :, :] + after[:, :, None] * back[None, :, :]
+
+
+def _second_order_blocks(xp: Any, geometry: _Geometry) -> tuple[Any, Any]:
+    """Sum_t y_t s_t'' without the normal coupling: diagonal blocks (N, 3, 3) and blocks (N - 1, 3, 3) between neighbours."""
+    zero = xp.zeros(1)
+    tangent = np.diag([0.0, 1.0, 1.0])
+    before, after = xp.concat([zero, geometry.slopes]), xp.concat([geometry.slopes, zero])
+    leaning = before * xp.concat([zero, geometry.cosines]) + after * xp.concat([geometry.cosines, zero])
+    pull = before[:, None] * geometry.back + after[:, None] * geometry.ahead
+    column = xp.pad(pull[:, :, None], ((0, 0), (1, 0), (0, 2)))
+    diagonal = -(column + xp.matrix_transpose(column)) - leaning[:, None, None] * tangent[None]
+    products = geometry.ahead_direction[:-1, :, None] * geometry.back_direction[1:, None, :]
+    between = xp.pad(products, ((0, 0), (1, 0), (1, 0))) * (-geometry.slopes * geometry.cosines)[:, None, None]
+    return diagonal, between
+
+
+def _normal_diagonal(xp: Any, geometry: _Geometry) -> Any:
+    """-sig_t with sig_t = y_{t-1} s_{t-1} + y_t s_t: what sum_t y_t s_t'' is on directions normal to the neighbours."""
+    products = geometry.slopes * geometry.cosines
+    zero = xp.zeros(1)
+    return -(xp.concat([zero, products]) + xp.concat([products, zero]))
+
+
+def _tridiagonal(xp: Any, diagonal: Any, off_diagonal: Any) -> Any:
+    return xp.diag(diagonal) + xp.diag(off_diagonal, 1) + xp.diag(off_diagonal, -1)
+
+
+def _weights(xp: Any, diagonal: Any, coupling: Any, norms: Any) -> Any:
+    """theta_t = (v_{t+1} / r_{t+1}) / (v_t / r_t) from v = (lambda - T)^{-1} 1, lambda just above the top eigenvalue of the tridiagonal T.
+
+    T has off-diagonal entries >= 0, so v > 0 and T v < lambda v: with these weights Young's inequality loses at most lambda - lambda_max(T).
+    """
+    matrix = _tridiagonal(xp, diagonal, coupling)
+    size = xp.max(xp.abs(matrix)) + float(np.finfo(np.float64).tiny)
+    shift = xp.linalg.eigvalsh(matrix / size)[-1] + LIFT
+    vector = xp.linalg.solve(shift * np.eye(diagonal.shape[0]) - matrix / size, xp.ones_like(diagonal))
+    vector = xp.abs(vector) / norms
+    return vector[1:] / vector[:-1]
+
+
+def _assemble(xp: Any, diagonal: Any, between: Any) -> Any:
+    """Symmetric matrix (3 N, 3 N) of diagonal blocks and blocks to the next frame."""
+    num_frames = diagonal.shape[0]
+    at, after = np.eye(num_frames - 1, num_frames), np.eye(num_frames - 1, num_frames, k=1)
+    upper = xp.einsum("it,iu,iab->taub", at, after, between)
+    upper = xp.reshape(upper, (3 * num_frames, 3 * num_frames))
+    blocks = xp.reshape(xp.einsum("tu,tab->taub", np.eye(num_frames), diagonal), upper.shape)
+    return blocks + upper + upper.T
+
+
+def _top_eigenvalue(xp: Any, matrix: Any) -> Any:
+    if xp is np:
+        # Frames are coupled to the next two only: 8 diagonals.
+        size = matrix.shape[0]
+        bands = np.zeros((min(9, size), size))
+        for offset in range(bands.shape[0]):
+            bands[offset, : size - offset] = np.diagonal(matrix, -offset)
+        return scipy.linalg.eig_banded(bands, lower=True, eigvals_only=True, select="i", select_range=(size - 1, size - 1))[0]
+    return instances.extreme_eigenvalue(matrix, largest_magnitude=False)
+
+
+def _young_bound(xp: Any, geometry: _Geometry, gauss_newton: Any, sign: Any, weights: Any, cosine_error: float) -> Any:
+    """Upper bound on the top eigenvalue of sign * Hess L, with the normal coupling split by the given weights, and its rounding margin."""
+    norms, slopes = geometry.norms, xp.abs(geometry.slopes)
+    zero = xp.zeros(1)
+    share_ahead, share_back = xp.concat([slopes * weights, zero]), xp.concat([zero, slopes / weights])
+
+    def without(direction: Any) -> Any:
+        return np.eye(2)[None] - direction[:, :, None] * direction[:, None, :]
+
+    split = share_ahead[:, None, None] * without(geometry.ahead_direction) + share_back[:, None, None] * without(geometry.back_direction)
+    diagonal, between = _second_order_blocks(xp, geometry)
+    diagonal = sign * diagonal + xp.pad(split, ((0, 0), (1, 0), (1, 0)))
+    diagonal = diagonal / (norms**2)[:, None, None]
+    between = sign * between / (norms[:-1] * norms[1:])[:, None, None]
+    matrix = sign * gauss_newton + _assemble(xp, diagonal, between)
+    normal = (sign * _normal_diagonal(xp, geometry) + share_ahead + share_back) / norms**2
+    top = xp.maximum(_top_eigenvalue(xp, matrix), xp.max(normal))
+    return top, _margin(xp, geometry, matrix, share_ahead, share_back, weights, cosine_error)
+
+
+def _margin(
+    xp: Any, geometry: _Geometry, matrix: Any, share_ahead: Any, share_back: Any, weights: Any, cosine_error: float
+) -> Any:
+    """How far rounding of the inner products and of the eigenvalue may have lowered a bound; paper_notes.md, C1.certificate, "Rounding".
+
+    Norms of the errors of the blocks, summed along the rows (every matrix norm is at most the largest row sum of a symmetric matrix).
+    """
+    num_frames = geometry.norms.shape[0]
+    zero = xp.zeros(1)
+    norms, slopes = geometry.norms, xp.abs(geometry.slopes)
+    curvature = 2 / (num_frames - 2)
+    slope_error = 5 * curvature * cosine_error
+    sines = _square_root(xp, geometry.squared_sines)
+
+    def both(pairs: Any) -> Any:
+        return xp.concat([zero, pairs]) + xp.concat([pairs, zero])
+
+    inner = both(slope_error * (sines + 1) + slopes * cosine_error) + both(slopes + slope_error) * geometry.plane_error
+    young = share_ahead * geometry.direction_error[:, 1] + share_back * geometry.direction_error[:, 0]
+    young = young + slope_error * (xp.concat([weights, zero]) + xp.concat([zero, 1 / weights]))
+    coupling = slope_error + (slopes + slope_error) * (
+        cosine_error + geometry.direction_error[:-1, 1] + geometry.direction_error[1:, 0]
+    )
+    coupling = coupling / (norms[:-1] * norms[1:])
+    blocks = xp.max((inner + young) / norms**2 + both(coupling))
+    # |J^T Q J - J'^T Q J'| <= |Q| (2 |J| |J - J'| + |J - J'|^2), |Q| <= 4 k; |J|^2 is at most its largest row sum times its largest column sum.
+    weight = _square_root(xp, xp.sum(geometry.ahead**2 + geometry.back**2, axis=1)) / norms
+    jacobian = 2 * xp.max(weight)
+    jacobian_error = 2 * xp.max(geometry.plane_error / norms)
+    gauss_newton = 4 * curvature * jacobian_error * (2 * jacobian + jacobian_error)
+    solver = relative_budget(16 * 3 * num_frames) * _square_root(xp, xp.sum(matrix**2))
+    return blocks + gauss_newton + solver
+
+
+def _bounds(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any, error: float) -> tuple[Any, Any, Any, Any]:
+    """Bounds on lambda_max and -lambda_min with their margins included, the Gauss-Newton norm, and the larger margin."""
+    num_frames = squared_norms.shape[0]
+    difference = _difference_matrix(num_frames - 1)
+    cosine_error = 3 * error + 8 * UNIT_ROUNDOFF
+    geometry = _geometry(xp, squared_norms, neighbours, second_neighbours, cosine_error)
+    slope_jacobian = xp.tensordot(difference, _jacobian(xp, geometry), axes=([1], [0]))
+    slope_jacobian = xp.reshape(slope_jacobian, (num_frames - 2, -1))
+    gauss_newton = 2 / (num_frames - 2) * (slope_jacobian.T @ slope_jacobian)
+    norms, slopes = geometry.norms, xp.abs(geometry.slopes)
+    coupling = slopes / (norms[:-1] * norms[1:])
+    normal = _normal_diagonal(xp, geometry)
+    zero = xp.zeros(1)
+    pull = xp.concat([zero, geometry.slopes])[:, None] * geometry.back + xp.concat([geometry.slopes, zero])[:, None] * geometry.ahead
+    pull = xp.sum(pull**2, axis=1)
+    signs, shifts = np.array([1.0, 1.0, -1.0, -1.0]), np.array([0.0, 1.0, 0.0, 1.0])
+
+    def certify(sign: Any, shift: Any) -> tuple[Any, Any]:
+        # Two choices of weights: the first is best where normal directions dominate; with the second the bound is never above the sum of
+        # the Gauss-Newton norm and of the norm of the matrix of block norms.
+        diagonal = (1 - shift / 2) * sign * normal + shift / 2 * _square_root(xp, normal**2 + 4 * pull)
+        weights = _weights(xp, diagonal / norms**2, coupling, norms)
+        # Any weights give a bound, so a search may hold them fixed: their derivative is that of an eigenvector.
+        weights = weights if xp is np else jax.lax.stop_gradient(weights)
+        return _young_bound(xp, geometry, gauss_newton, sign, weights, cosine_error)
+
+    if xp is np:
+        tops, margins = (np.array(values) for values in zip(*map(certify, signs, shifts), strict=True))
+    else:
+        tops, margins = jax.vmap(certify)(signs, shifts)
+    tops = (1 + 4 * error) * (tops + margins)
+    upper, downward = (xp.maximum(xp.min(tops[half]), 0.0) for half in (slice(0, 2), slice(2, 4)))
+    small = 2 / (num_frames - 2) * (difference @ _similarity_gram(xp, geometry) @ difference.T)
+    return upper, downward, _largest(xp, small), xp.max(margins)
+
+
+def _largest(xp: Any, matrix: Any) -> Any:
+    return np.linalg.eigvalsh(matrix)[-1] if xp is np else instances.extreme_eigenvalue(matrix, largest_magnitude=False)
+
+
+def _similarity_gram(xp: Any, geometry: _Geometry) -> Any:
+    """J J^T, tridiagonal, from the cosines alone.
+
+        M_tt = (1 - s_t^2) (1/r_t^2 + 1/r_{t+1}^2),   M_{t,t+1} = (c_t - s_t s_{t+1}) / r_{t+1}^2
+    """
+    inverse = 1 / geometry.norms**2
+    mixed = xp.sum(geometry.back * geometry.ahead, axis=1)[1:-1]
+    return _tridiagonal(xp, geometry.squared_sines * (inverse[:-1] + inverse[1:]), mixed * inverse[1:-1])
+
+
+def _check_min_norm(gram: BandedGram, min_norm: float | None) -> None:
+    if min_norm is None:
+        return
+    if not (math.isfinite(min_norm) and min_norm > 0):
+        raise ValueError(f"min_norm = {min_norm}; a finite number above 0 is needed")
+    norms = np.sqrt(gram.squared_norms)
+    for frame in np.flatnonzero(norms < min_norm * (1 - gram.error - 2 * UNIT_ROUNDOFF)):
+        raise ValueError(
+            f"frame {frame} has norm {norms[frame]:.9g}, below min_norm = {min_norm:.9g}: lower min_norm, or drop or rescale that frame"
+        )
+
+
+def certify_gram(gram: BandedGram, *, min_norm: float | None = None) -> CurvatureCertificate:
+    """Certify the curvature of the temporal loss from inner products alone, so that the features need not be held.
+
+    Args:
+        gram: from `banded_gram`, or reduced by the caller as the features were captured.
+        min_norm: m, if the caller relies on ||F_t|| >= m; a frame below it is refused.
+
+    Returns:
+        Bounds that hold for every set of features with these inner products, whatever its dimension. O(N^3) operations, none of the size
+        of the features.
+
+    Source: paper_notes.md, C1.certificate.
+
+    Raises:
+        ValueError: min_norm not positive and finite, or a frame below it (its index, its norm and the limit are named).
+    """
+    _check_min_norm(gram, min_norm)
+    upper, downward, gauss_newton, margin = _bounds(np, gram.squared_norms, gram.neighbours, gram.second_neighbours, gram.error)
+    return CurvatureCertificate(
+        upper=float(upper),
+        lower=-float(downward),
+        spectral=float(max(upper, downward)),
+        gauss_newton=float(gauss_newton),
+        margin=float(margin),
+    )
+
+
+def certify_curvature(features: Any, *, min_norm: float | None = None) -> CurvatureCertificate:
+    """Bounds on the curvature of the temporal loss at these features, in O(N d) operations and with no copy of the features.
+
+    Args:
+        features: (frames, ...) floating-point NumPy, JAX or PyTorch array on any device, or an iterable of frames (see `banded_gram`).
+            Large arrays of float32 are first summed in float32 with a rounding margin, and read again in float64 where that margin would show.
+        min_norm: m, if the caller relies on ||F_t|| >= m; a frame below it is refused.
+
+    Returns:
+        upper (lambda_max <= upper), lower, spectral (||Hess L|| <= spectral) and gauss_newton (the exact norm of the Gauss-Newton matrix),
+        of the Hessian with respect to the features, in units of 1 / ||F||^2. Rounding is on the safe side.
+
+    Source: paper_notes.md, C1.certificate.
+
+    Raises:
+        ValueError: not of a floating-point dtype, fewer than 3 frames, fewer than 2 features a frame, frames on different devices, a frame that
+            is zero or holds NaN or infinity, or one below min_norm. The message names the frame, the value and the limit.
+    """
+    if str(getattr(features, "dtype", "")).removeprefix("torch.") == "float32":
+        certificate = certify_gram(banded_gram(features, precision="single"), min_norm=min_norm)
+        if certificate.margin <= WORTH_REREADING * min(certificate.upper, certificate.spectral):
+            return certificate
+    return certify_gram(banded_gram(features), min_norm=min_norm)
+
+
+def _two_ends(frames: Any) -> tuple[Any, Any]:
+    hessian = instances.dense_hessian(frames)
+    return (instances.extreme_eigenvalue(hessian, largest_magnitude=magnitude) for magnitude in (False, True))
+
+
+def _measured(instance: Instance):
+    upper, spectral = _two_ends(instance["frames"])
+    # Radial directions are null vectors of the form, so lambda_max >= 0; rounding may leave it just below.
+    return jnp.where(instance["two_sided"], spectral, jnp.maximum(upper, 0.0))
+
+
+def _certified(instance: Instance) -> tuple[Any, Any, Any, Any]:
+    error = relative_budget(instance["frames"].shape[1])
+    return _bounds(jnp, *(instance[name] for name in ("squared_norms", "neighbours", "second_neighbours")), error)
+
+
+def _oracle_rounding(instance: Instance):
+    """How far the dense Hessian may be off: its terms, of size C_N / min r_t^2, cancel to whatever the curvature is."""
+    num_frames, dimension = instance["frames"].shape
+    operations = instances.operations(num_frames=num_frames, dimension=dimension)
+    return relative_budget(operations) * hessian_constant(num_frames) / jnp.min(instance["squared_norms"])
+
+
+def _compared(certified: Callable[[Instance], Any]) -> Callable[[Instance], Any]:
+    return lambda instance: certified(instance) + _oracle_rounding(instance)
+
+
+def _chosen_side(instance: Instance):
+    upper, downward, _, _ = _certified(instance)
+    return jnp.where(instance["two_sided"], jnp.maximum(upper, downward), upper)
+
+
+_bound = _compared(_chosen_side)
+
+
+def _with_gram(frames: Any, two_sided: Any) -> Instance:
+    return {
+        "frames": frames,
+        "squared_norms": jnp.sum(frames**2, axis=1),
+        "neighbours": jnp.sum(frames[:-1] * frames[1:], axis=1),
+        "second_neighbours": jnp.sum(frames[:-2] * frames[2:], axis=1),
+        "two_sided": two_sided,
+    }
+
+
+def draw(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
+    """Random frames, collinear to generic, and whether lambda_max or the norm is compared."""
+    frames_key, side_key = jax.random.split(key)
+    return {
+        **instances.draw(frames_key, num_frames=num_frames, dimension=dimension),
+        "side": jax.random.normal(side_key),
+    }
+
+
+def instance_of(parameters: Parameters, *, num_frames: int, dimension: int) -> Instance:
+    """Frames with their inner products; the norm is compared where the side is positive, lambda_max elsewhere."""
+    frames = instances.instance(parameters, num_frames=num_frames, dimension=dimension)["frames"]
+    return _with_gram(frames, parameters["side"] > 0)
+
+
+def witness(*, num_frames: int, dimension: int) -> Instance:
+    """Collinear frames with alternating similarities, where the certificate is attained."""
+    return _with_gram(jnp.asarray(extremal_frames(num_frames, dimension)), jnp.asarray(True))
+
+
+SIZES: tuple[Size, ...] = tuple((("num_frames", num_frames), ("dimension", dimension)) for num_frames, dimension in ((3, 2), (5, 3)))
+
+PROBLEM = Problem(
+    sizes=SIZES,
+    draw=draw,
+    instance=instance_of,
+    measured=_measured,
+    bound=_bound,
+    operations=instances.operations,
+)
+
+
+def _inner_products_of_others() -> Outcome:
+    size = SIZES[0]
+    instance = dict(witness(**dict(size)))
+    instance["frames"] = instance["frames"] / 2
+    return PROBLEM.outcome(instance, size, "inner products recorded before the frames were halved")
+
+
+def _reality(evidence: Evidence) -> Sequence[Outcome]:
+    outcomes = []
+    for label, size, instance in instances.frame_instances(evidence):
+        for side, two_sided in (("norm", True), ("lambda_max", False)):
+            compared = _with_gram(instance["frames"], jnp.asarray(two_sided))
+            outcomes.append(PROBLEM.outcome(compared, size, f"{label}, {side}"))
+    return outcomes
+
+
+def _orthogonal_second_neighbours(instance: Instance):
+    return _bound({**instance, "second_neighbours": 0 * instance["second_neighbours"]})
+
+
+CLAIM = Claim(
+    id="C1.certificate",
+    title="Certificate of curvature for given features",
+    statement=(
+        "Norms, neighbouring similarities and second-neighbour cosines of N frames determine bounds on the largest eigenvalue and on the norm of "
+        "the Hessian of the temporal loss, and the exact norm of its Gauss-Newton part."
+    ),
+    latex=(
+        r"\lambda_{\max}(\nabla^2 L) \le \min_\theta \lambda_{\max}\bigl(k J^\top D^\top D J + A(y, s, c) + |y|\,Y(\theta)\bigr),\quad "
+        r"\|k J^\top D^\top D J\| = k\,\lambda_{\max}(D J J^\top D^\top)"
+    ),
+    hypotheses=(
+        Hypothesis("H1", "There are N >= 3 frames."),
+        Hypothesis("H2", "No frame is zero."),
+        Hypothesis("H3", "The inner products are those of the frames."),
+    ),
+    verdict=Verdict.PROVED,
+    tightness=Tightness.UPPER,
+    origin="not in the paper",
+    problem=PROBLEM,
+    witnesses=witness,
+    necessity={"H3": _inner_products_of_others},
+    definitional={
+        "H1": "with fewer than three frames the loss has no term",
+        "H2": "at a zero frame the loss is not defined",
+    },
+    planted={
+        "certificate x 0.98": _compared(lambda instance: 0.98 * _chosen_side(instance)),
+        "Gauss-Newton norm alone": _compared(lambda instance: _certified(instance)[2]),
+        "bound on lambda_max for both ends": _compared(lambda instance: _certified(instance)[0]),
+        "second neighbours taken as orthogonal": _orthogonal_second_neighbours,
+    },
+    reality=_reality,
+    floor=0.999,
+    floor_reason="attained by collinear frames with alternating similarities, where the search ends; the rounding margin is below 1e-5 there",
+)

@@ -1,0 +1,256 @@
+"""The certificate against dense and reduced Hessians, by kind of features, in every array library, streamed, and with bad input."""
+
+import tracemalloc
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from theory.rounding import relative_budget
+from theory.temporal_loss import certify_curvature, hessian_constant, instances, similarities
+from theory.temporal_loss.certificate import certify_gram
+from theory.temporal_loss.gram import BandedGram, banded_gram
+from theory.temporal_loss.hessian import extremal_frames
+
+dense_hessian = jax.jit(instances.dense_hessian)
+
+
+def spectrum(features: np.ndarray) -> tuple[float, float, float]:
+    """Least and largest eigenvalue of the Hessian, and how far either may be off: C_N / m^2 is the size of what cancels in it."""
+    frames = instances.reduce_frames(features)
+    eigenvalues = np.linalg.eigvalsh(np.asarray(dense_hessian(jnp.asarray(frames))))
+    operations = instances.operations(num_frames=frames.shape[0], dimension=max(frames.shape[1], features[0].size))
+    least_squared_norm = np.min(np.sum(frames**2, axis=1))
+    slack = relative_budget(operations) * hessian_constant(frames.shape[0]) / least_squared_norm
+    return float(eigenvalues[0]), float(eigenvalues[-1]), float(slack)
+
+
+def gaussian(rng, num_frames, dimension):
+    return rng.standard_normal((num_frames, dimension))
+
+
+def smooth(rng, num_frames, dimension):
+    """Waves of many phases and speeds around a mean: neighbouring frames at cosines from 0.9 to 1."""
+    time, phase, speed = np.arange(num_frames)[:, None], rng.uniform(0, 2 * np.pi, dimension), rng.uniform(0.05, 0.4, dimension)
+    return 1 + np.sin(speed * time + phase)
+
+
+def wandering(rng, num_frames, dimension):
+    """A still picture under accumulating noise."""
+    return rng.standard_normal(dimension) + 0.1 * np.cumsum(rng.standard_normal((num_frames, dimension)), axis=0)
+
+
+def collinear(rng, num_frames, dimension):
+    """One direction, random signs and lengths, and a part in a thousand of noise."""
+    lengths = rng.choice([-1.0, 1.0], (num_frames, 1)) * rng.uniform(1, 2, (num_frames, 1))
+    return lengths * rng.standard_normal(dimension) + 1e-3 * rng.standard_normal((num_frames, dimension))
+
+
+def unequal(rng, num_frames, dimension):
+    """Gaussian frames whose norms spread over a factor of ten or more."""
+    return gaussian(rng, num_frames, dimension) * np.exp(rng.standard_normal((num_frames, 1)))
+
+
+# Kind of features -> the largest spectral / ||Hess||, and upper / lambda_max, over the frames and seeds below, rounded up.
+RATIOS = {
+    (gaussian, 512): (1.015, 1.015),
+    (gaussian, 3): (1.18, 1.25),
+    (gaussian, 2): (1.25, 1.001),
+    (smooth, 512): (1.001, 1.001),
+    (wandering, 512): (1.011, 1.011),
+    (collinear, 512): (1.026, 1.92),
+    (unequal, 64): (1.02, 1.02),
+}
+
+
+@pytest.mark.parametrize(("kind", "dimension"), RATIOS, ids=lambda value: getattr(value, "__name__", value))
+def test_never_below_the_truth_and_how_far_above(kind, dimension):
+    spectral_ratios, upper_ratios = [], []
+    for num_frames in (3, 4, 8):
+        for seed in range(4):
+            features = kind(np.random.default_rng(seed), num_frames, dimension)
+            low, high, slack = spectrum(features)
+            certificate = certify_curvature(features)
+            assert certificate.upper + slack >= high
+            assert certificate.lower - slack <= low
+            assert certificate.spectral == max(certificate.upper, -certificate.lower)
+            spectral_ratios.append(certificate.spectral / max(high, -low))
+            upper_ratios.append(certificate.upper / high)
+    recorded = RATIOS[kind, dimension]
+    assert max(spectral_ratios) <= recorded[0] and max(upper_ratios) <= recorded[1], (max(spectral_ratios), max(upper_ratios))
+
+
+@pytest.mark.parametrize("num_frames", [3, 4, 5, 8])
+def test_attained_by_collinear_frames(num_frames):
+    certificate = certify_curvature(extremal_frames(num_frames, min_norm=0.5), min_norm=0.5)
+    exact = hessian_constant(num_frames) / 0.25
+    assert exact <= certificate.spectral <= exact + certificate.margin * (1 + relative_budget(100)) + exact * 2.0**-19
+    assert certificate.margin <= 1e-5 * exact
+
+
+@pytest.mark.parametrize(("num_frames", "dimension"), [(3, 2), (4, 7), (9, 40)])
+def test_gauss_newton_is_that_of_the_dense_matrix(num_frames, dimension):
+    features = np.random.default_rng(num_frames).standard_normal((num_frames, dimension))
+    jacobian = jax.jacobian(lambda flat: similarities(jnp.reshape(flat, (num_frames, dimension))))(jnp.asarray(features.ravel()))
+    change = np.diff(np.asarray(jacobian), axis=0)
+    dense = 2 / (num_frames - 2) * np.linalg.norm(change, 2) ** 2
+    budget = relative_budget(instances.operations(num_frames=num_frames, dimension=dimension))
+    assert abs(certify_curvature(features).gauss_newton - dense) <= budget * dense
+
+
+def test_directions_hidden_in_one_frame_of_a_pair_only():
+    """Angles of 2.5e-5 and 4.9e-5 from a half turn: rounding hides the plane of the middle frame and not those of the outer ones."""
+    angles = np.array([-1.46424623, -1.46424623 - 2.5375e-5 + np.pi, -1.46424623 + 2.3917e-5])
+    frames = np.array([1.637, 0.6353, 0.618])[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    low, high, _ = spectrum(frames)
+    certificate = certify_curvature(frames)
+    assert certificate.upper - certificate.margin >= 0.999 * high
+    assert certificate.lower <= low
+
+
+def test_many_frames_of_many_features_in_single_precision():
+    features = np.random.default_rng(0).standard_normal((32, 20_000)).astype(np.float32)
+    low, high, slack = spectrum(features.astype(np.float64))
+    certificate = certify_curvature(features)
+    assert high - slack <= certificate.upper <= 1.05 * high
+    assert certificate.lower <= low + slack
+
+
+def test_margin_of_single_precision_covers_its_error():
+    features = smooth(np.random.default_rng(1), 6, 5000).astype(np.float32)
+    exact = banded_gram(features.astype(np.float64))
+    single = banded_gram(features, precision="single")
+    norms = np.sqrt(exact.squared_norms)
+    assert single.error > exact.error
+    for distance, name in enumerate(("squared_norms", "neighbours", "second_neighbours")):
+        limit = norms[: 6 - distance] * norms[distance:]
+        assert np.all(np.abs(getattr(single, name) - getattr(exact, name)) <= (single.error + exact.error) * limit)
+    assert certify_gram(single).upper >= certify_gram(exact).upper - certify_gram(exact).margin
+
+
+def test_smooth_features_in_single_precision_are_read_again():
+    features = smooth(np.random.default_rng(1), 6, 5000).astype(np.float32)
+    assert certify_gram(banded_gram(features, precision="single")).margin > 0.1 * certify_curvature(features).upper
+    assert certify_curvature(features).margin < 1e-3 * certify_curvature(features).upper
+
+
+def test_same_certificate_from_every_library_layout_and_stream():
+    features = np.random.default_rng(2).standard_normal((5, 4, 6, 7))
+    expected = certify_curvature(features)
+    halves = banded_gram(features[:, :1]) + banded_gram(features[:, 1:])
+    for other in (
+        certify_curvature(torch.from_numpy(features).requires_grad_()),
+        certify_curvature(torch.from_numpy(features).permute(0, 2, 3, 1)),
+        certify_curvature(jnp.asarray(features)),
+        certify_curvature(np.repeat(features, 2, axis=2)[:, :, ::2]),
+        certify_curvature(frame for frame in features),
+        certify_curvature([torch.from_numpy(frame) for frame in features]),
+        certify_gram(halves),
+    ):
+        for name in ("upper", "lower", "spectral", "gauss_newton"):
+            assert getattr(other, name) == pytest.approx(getattr(expected, name), rel=relative_budget(100 * features[0].size))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_short_floats_are_summed_exactly(dtype):
+    features = torch.from_numpy(np.random.default_rng(3).standard_normal((4, 300))).to(dtype)
+    assert certify_gram(banded_gram(features)) == certify_curvature(features.to(torch.float64))
+
+
+def test_bfloat16_of_jax():
+    features = jnp.asarray(np.random.default_rng(3).standard_normal((4, 300)), dtype=jnp.bfloat16)
+    assert certify_curvature(features) == certify_curvature(np.asarray(features, dtype=np.float64))
+
+
+@hypothesis.given(st.integers(0, 2**31 - 1), st.floats(-8, 8))
+def test_scales_with_the_inverse_square_of_the_features(seed, exponent):
+    features = gaussian(np.random.default_rng(seed), 5, 6)
+    scale = 10.0**exponent
+    first, second = certify_curvature(features), certify_curvature(scale * features)
+    assert second.gauss_newton * scale**2 == pytest.approx(first.gauss_newton, rel=relative_budget(10_000))
+
+
+def test_nothing_of_the_size_of_the_features_is_allocated():
+    features = np.random.default_rng(4).standard_normal((16, 400_000), dtype=np.float32)
+    strided = np.moveaxis(np.zeros((16, 250, 400, 4), dtype=np.float32) + features.reshape(16, 250, 400, 4), 3, 1)
+    certify_curvature(features[:, :1000])
+    for array in (features, strided):
+        tracemalloc.start()
+        certify_curvature(array)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak <= 0.3 * features.nbytes
+
+
+def test_same_features_same_certificate():
+    features = np.random.default_rng(5).standard_normal((12, 500_000), dtype=np.float32)
+    assert certify_curvature(features) == certify_curvature(features)
+
+
+GOOD = np.random.default_rng(6).standard_normal((4, 10))
+
+
+def changed(frame: int, value: float) -> np.ndarray:
+    features = GOOD.copy()
+    features[frame] = value
+    return features
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        (GOOD[:2], {}, "2 frames were given, at least 3"),
+        (iter(GOOD[:2]), {}, "2 frames were given, at least 3"),
+        (GOOD[:, :1], {}, "each frame has 1 feature, at least 2"),
+        (GOOD[:, 0], {}, r"shape \(4,\)"),
+        (np.ones((4, 10), dtype=np.int64), {}, "dtype int64"),
+        (torch.ones((4, 10), dtype=torch.int32), {}, "dtype torch.int32"),
+        (np.ones((4, 10), dtype=np.complex128), {}, "dtype complex128"),
+        ("features", {}, "a str"),
+        (3.0, {}, "a float"),
+        (changed(1, np.nan), {}, "frame 1 has squared norm nan"),
+        (changed(3, np.inf), {}, "frame 3 has squared norm inf"),
+        (changed(2, 0.0), {}, "frame 2 has squared norm 0"),
+        (changed(2, 1e-160), {}, "frame 2 has squared norm"),
+        (changed(2, 1e-3), {"min_norm": 0.1}, r"frame 2 has norm 0\.00316.*below min_norm = 0\.1"),
+        (GOOD, {"min_norm": 0.0}, "min_norm = 0.0"),
+        (GOOD, {"min_norm": float("nan")}, "min_norm = nan"),
+        ([GOOD[0], GOOD[1], GOOD[2, :5]], {}, r"frame 2 has shape \(5,\); \(10,\)"),
+        ([GOOD[0], GOOD[1], GOOD[2].astype(np.float32)], {}, "frame 2 has dtype float32; float64"),
+        ([torch.ones(10), torch.ones(10), torch.ones(10, device="meta")], {}, "frame 2 has device meta; cpu"),
+        ([GOOD[0], GOOD[1], [1.0, 2.0]], {}, "frame 2 is a list"),
+    ],
+)
+def test_bad_features(features, options, message):
+    with pytest.raises(ValueError, match=message):
+        certify_curvature(features, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.ones(2), np.ones(1), np.ones(0)), "2 frames were given"),
+        ((np.ones(4), np.ones(4), np.ones(2)), r"neighbours have shape \(4,\); \(3,\)"),
+        ((np.ones(4), np.array([0, 0, 1.5]), np.zeros(2)), "frames 2 and 3 have inner product 1.5"),
+        ((np.ones(4), np.zeros(3), np.array([np.nan, 0])), "frames 0 and 2 have inner product nan"),
+        ((np.ones(4), np.zeros(3), np.zeros(2), 0.1), "error = 0.1"),
+        ((torch.ones(4), torch.ones(3, device="meta"), torch.ones(2)), "on devices cpu, meta, cpu"),
+    ],
+)
+def test_bad_inner_products(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BandedGram(*arguments)
+
+
+def test_inner_products_of_different_frames_are_not_added():
+    with pytest.raises(ValueError, match="4 and 3 frames"):
+        banded_gram(GOOD) + banded_gram(GOOD[:3])
+
+
+def test_unknown_precision():
+    with pytest.raises(ValueError, match="precision = 'half'"):
+        banded_gram(GOOD, precision="half")
