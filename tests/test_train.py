@@ -1,8 +1,6 @@
 """Training: the same seed gives the same bytes, killed or not; held-out frames stay out; the shipped weights work."""
 
-import json
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +225,7 @@ def test_noise_of_a_batch_is_standard_normal_plus_a_colour_for_the_frame(train_f
     noise = draw_batch(train_frames, settings, 0).noise.double()
     colours = noise.mean(dim=(2, 3))
     spread, draws = colours.var(correction=0).item(), colours.numel()
-    # The mean over 1024 pixels of standard normal noise adds 1/1024 to the variance of the colour. The variance of draws
+    # The mean over 1024 pixels of standard normal noise adds 1/1024 to the colour's variance. The variance of draws
     # normal numbers has the relative standard deviation sqrt(2/draws); five of them, and the seed is fixed.
     assert abs(spread / (0.3**2 + 1 / 1024) - 1) <= 5 * math.sqrt(2 / draws)
     pixels_left = noise - colours[..., None, None]
@@ -293,7 +291,10 @@ def test_loss_that_is_not_finite_ends_the_run_without_a_pipeline(tmp_path, monke
 def test_card_states_data_command_seed_steps_losses_and_times(trained):
     folder, record = trained
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "    framebound train --out DIR --seed 0 --steps 4 --batch-size 4 --learning-rate 0.001\n" in card
+    command = next(line for line in card.splitlines() if line.startswith("    "))
+    # Settings that the command line has no option for are stated in Python.
+    assert command.startswith("    from experiments.editor.train import Architecture, train; train('DIR', steps=4,")
+    assert f"batch_size=4, architecture={SMALL!r})" in command
     for clip in CLIPS.values():
         counts = [len(load_clip(clip.name, split)) for split in ("train", "held_out")]
         assert f"| {clip.file} | {clip.subject} | {counts[0]} | {counts[1]} |" in card
@@ -302,7 +303,7 @@ def test_card_states_data_command_seed_steps_losses_and_times(trained):
     assert f"| all | {np.mean(record.untrained_held_out_loss):.4f} | {np.mean(record.held_out_loss):.4f} |" in card
     assert f"{record.num_parameters:,} parameters" in " ".join(card.split())
     assert f"CPU time {record.cpu_seconds / 60:.1f} minutes" in " ".join(card.split())
-    assert max(map(len, card.splitlines())) <= 120
+    assert max(len(line) for line in card.splitlines() if line != command) <= 120
 
 
 # The shipped weights
@@ -340,16 +341,8 @@ def test_shipped_folder_is_small_unpickled_and_of_the_default_architecture(shipp
 def test_card_of_the_shipped_weights_names_the_default_settings():
     settings = TrainingSettings()
     card = (SHIPPED_WEIGHTS / "README.md").read_text(encoding="utf-8")
-    stated = re.search(
-        r"framebound train --out DIR --seed (\d+) --steps (\d+) --batch-size (\d+) --learning-rate (\S+)", card
-    )
-    assert stated is not None
-    assert [json.loads(value) for value in stated.groups()] == [
-        settings.seed,
-        settings.steps,
-        settings.batch_size,
-        settings.learning_rate,
-    ]
+    assert f"    framebound train --out DIR --seed {settings.seed} --steps {settings.steps}\n" in card
+    assert f"{settings.steps} steps of {settings.batch_size} images" in " ".join(card.split())
 
 
 def test_shipped_weights_predict_the_noise_of_held_out_frames(shipped):

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -482,10 +482,13 @@ def model_card(record: TrainingRecord) -> str:
 
 
 def _command(settings: TrainingSettings) -> str:
-    return (
-        f"framebound train --out DIR --seed {settings.seed} --steps {settings.steps} "
-        f"--batch-size {settings.batch_size} --learning-rate {settings.learning_rate:g}"
-    )
+    """The shell command of a run; in Python where a setting has no option on the command line."""
+    if settings == TrainingSettings(seed=settings.seed, steps=settings.steps):
+        return f"framebound train --out DIR --seed {settings.seed} --steps {settings.steps}"
+    defaults = TrainingSettings()
+    changed = [part.name for part in fields(settings) if getattr(settings, part.name) != getattr(defaults, part.name)]
+    arguments = "".join(f", {name}={getattr(settings, name)!r}" for name in changed)
+    return f"from experiments.editor.train import Architecture, train; train('DIR'{arguments})"
 
 
 def _listed(items: Iterable[object]) -> str:
