@@ -1,7 +1,7 @@
 """C1: the temporal consistency loss, its derivatives and their sharp constants."""
 
-from theory.temporal_loss.certificate import certify_curvature
 from theory.temporal_loss.bounds import FeatureBounds, feature_bounds
+from theory.temporal_loss.certificate import certify_curvature
 from theory.temporal_loss.companion import degenerate_similarities
 from theory.temporal_loss.gradient import LargestGradient, gradient_constant, largest_gradient
 from theory.temporal_loss.hessian import hessian_constant

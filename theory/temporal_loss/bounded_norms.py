@@ -4,19 +4,20 @@ Statement (refuted). There is a constant K, depending on N and M, such that for 
 
     \| \nabla L(F) - \nabla L(G) \| \le K \| F - G \|.
 
-Counterexample. F_1 = .. = F_{N-1} = M e_1, and F_N = r e_2 against 2 r e_2, with 2 r <= M: the difference quotient is exactly
+Counterexample. F_1 = .. = F_{N-1} = M e_1, and F_N = r e_2 against 2 r e_2, with 2 r <= M: the difference quotient is
+exactly
 
     \frac{1}{(N-2) \, r^2},
 
-which exceeds every K once r is small. The loss is not even continuous at a zero frame: with F_3 = r (cos a, sin a) and F_1 = F_2 = e_1 it is
-(1 - cos a)^2 for every r > 0, so it has no limit as r -> 0.
+which exceeds every K once r is small. The loss is not even continuous at a zero frame: with F_3 = r (cos a, sin a) and
+F_1 = F_2 = e_1 it is (1 - cos a)^2 for every r > 0, so it has no limit as r -> 0.
 
 Hypotheses, as published.
     H1  There are N >= 3 frames.
     H2  ||F_t|| <= M for every frame.
 
-**Lower**: no constant exists. An upper bound on the norms is neither sufficient nor needed; with a lower bound m instead the statement is true
-with K = K_N / m^2 (C1.lipschitz).
+**Lower**: no constant exists. An upper bound on the norms is neither sufficient nor needed; with a lower bound m
+instead the statement is true with K = K_N / m^2 (C1.lipschitz).
 
 In the paper: Theorem 4.1, in the wording of a public review. Proof: paper_notes.md, section C1.stated.
 """
@@ -25,7 +26,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
 from theory.evidence import Evidence
@@ -33,7 +33,7 @@ from theory.temporal_loss import instances, lipschitz
 
 
 def shrinking_pair(num_frames: int, dimension: int, radius, max_norm=1.0) -> dict[str, jax.Array]:
-    """Frames M e_1, .., M e_1 and a last one that goes from r e_2 to 2 r e_2: the difference quotient is 1 / ((N-2) r^2).
+    """Frames M e_1, .., M e_1 and a last one that goes from r e_2 to 2 r e_2, of difference quotient 1 / ((N-2) r^2).
 
     Args:
         num_frames, dimension: at least 3 and 2.
@@ -57,10 +57,6 @@ def exact_quotient(num_frames: int, radius: float) -> float:
     return 1 / ((num_frames - 2) * radius**2)
 
 
-def _draw(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
-    return instances.draw_pair(key, num_frames=num_frames, dimension=dimension)
-
-
 def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Instance:
     """Pairs with norms M exp(-excess^2) <= M."""
     max_norm = jnp.exp(parameters["log_min_norm"])
@@ -74,7 +70,7 @@ def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Ins
 
 PROBLEM = Problem(
     sizes=instances.SIZES[:2],
-    draw=_draw,
+    draw=instances.draw_pair,
     instance=_instance,
     measured=instances.difference_quotient,
     bound=lambda instance: instance["constant"],
@@ -91,7 +87,8 @@ def _draw_constant(key: jax.Array, *, num_frames: int, dimension: int) -> Parame
 
 
 def counterexample(constant, *, num_frames: int, dimension: int, max_norm=1.0) -> Instance:
-    """A pair with norms at most M that breaks the proposed constant: r = M / (2 sqrt(1 + (N-2) K M^2)), so 1/((N-2) r^2) > 4 K."""
+    """A pair with norms at most M that breaks the proposed constant: r = M / (2 sqrt(1 + (N-2) K M^2)), so 1/((N-2)
+    r^2) > 4 K."""
     radius = 0.5 * max_norm / jnp.sqrt(1 + (num_frames - 2) * constant * max_norm**2)
     return {**shrinking_pair(num_frames, dimension, radius, max_norm), "constant": jnp.asarray(constant, dtype=float)}
 
@@ -126,7 +123,8 @@ def max_norm_of(instance: Instance) -> jax.Array:
 
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
-    """How near the network's features come to breaking K_N / M^2 with M their largest norm (the refutation does not rest on it)."""
+    """How near the network's features come to breaking K_N / M^2 with M their largest norm (the refutation does not
+    rest on it)."""
     outcomes = []
     for label, size, pair in instances.pair_instances(evidence):
         constant = lipschitz.lipschitz_constant(pair["frames"].shape[0]) / max_norm_of(pair) ** 2
@@ -142,8 +140,14 @@ def _upper_norm_repair(instance: Instance):
 CLAIM = Claim(
     id="C1.stated",
     title="An upper bound on the norms does not make the gradient Lipschitz",
-    statement="Refuted: if the feature norms are at most M, the gradient of the temporal loss is Lipschitz with a constant that depends on N and M.",
-    latex=r"\|F_t\|\le M \;\not\Rightarrow\; \|\nabla L(F)-\nabla L(G)\| \le K\|F-G\|;\quad \text{the quotient }\frac{1}{(N-2)r^2}\text{ is reached for all } r\le M/2",
+    statement=(
+        "Refuted: if the feature norms are at most M, the gradient of the temporal loss is Lipschitz with a constant "
+        "that depends on N and M."
+    ),
+    latex=(
+        r"\|F_t\|\le M \;\not\Rightarrow\; \|\nabla L(F)-\nabla L(G)\| \le K\|F-G\|;\quad \text{the quotient "
+        r"}\frac{1}{(N-2)r^2}\text{ is reached for all } r\le M/2"
+    ),
     hypotheses=(
         Hypothesis("H1", "There are N >= 3 frames."),
         Hypothesis("H2", "||F_t|| <= M for every frame."),
@@ -160,7 +164,9 @@ CLAIM = Claim(
     },
     planted={
         "repair with the largest norm in place of the least": _upper_norm_repair,
-        "repair with m for m^2": lambda instance: lipschitz.lipschitz_constant(instance["frames"].shape[0]) / instance["min_norm"],
+        "repair with m for m^2": lambda instance: (
+            lipschitz.lipschitz_constant(instance["frames"].shape[0]) / instance["min_norm"]
+        ),
     },
     reality=_reality,
     counterexamples=COUNTEREXAMPLES,

@@ -3,23 +3,25 @@ r"""Gradient bound: on frames of norm at least m the gradient of the temporal lo
 Statement. For N >= 3 frames with ||F_t|| >= m > 0, in any dimension,
 
     \| \nabla L(F) \| \le \frac{G_N}{m},
-    \qquad G_3 = 2\sqrt 6, \qquad G_N = \frac{4 \cos(\pi/(2N)) \sqrt{4N - 37/4}}{N-2} < \frac{8}{\sqrt{N-2}} \quad (N \ge 4).
+    \qquad G_3 = 2\sqrt 6,
+    \qquad G_N = \frac{4 \cos(\pi/(2N)) \sqrt{4N - 37/4}}{N-2} < \frac{8}{\sqrt{N-2}} \quad (N \ge 4).
 
 The least constant possible is, in dimension d >= 2, the square root of the maximum over s in [-1, 1]^{N-1} of
 
     2 \sum_t w_t^2 + 2 \sum_t w_t w_{t+1}, \qquad w_t = |y_t| \sqrt{1 - s_t^2}, \qquad y = \frac{2}{N-2} D^\top D s,
 
-with D the (N-2) x (N-1) difference matrix. `gradient_constant` returns the closed form above, which is proved; `largest_gradient` searches
-that reduced maximum and so returns a lower bound on it, attained by explicit frames.
+with D the (N-2) x (N-1) difference matrix. `gradient_constant` returns the closed form above, which is proved;
+`largest_gradient` searches that reduced maximum and so returns a lower bound on it, attained by explicit frames.
 
 Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t|| >= m > 0 for every frame.
 
-**Upper**: exact and attained for N = 3. For N >= 4 the closed form is proved and not attained: the largest gradient found is 0.942 (N = 4),
-0.970 (5), 0.977 (6), 0.985 (10) of it.
+**Upper**: exact and attained for N = 3. For N >= 4 the closed form is proved and not attained: the largest gradient
+found is 0.942 (N = 4), 0.970 (5), 0.977 (6), 0.985 (10) of it.
 
-In the paper: sharpens its Lemma 4.3 on the gradient, whose constant is not known to us. Proof: paper_notes.md, section C1.gradient.
+In the paper: sharpens its Lemma 4.3 on the gradient, whose constant is not known to us. Proof: paper_notes.md, section
+C1.gradient.
 """
 
 import dataclasses
@@ -64,7 +66,8 @@ class LargestGradient:
     """The largest gradient found, over frames of norm at least 1.
 
     Attributes:
-        value: its norm, attained, hence a lower bound on every valid constant. That nothing larger exists is observed, not proved (N >= 4).
+        value: its norm, attained, hence a lower bound on every valid constant. That nothing larger exists is observed,
+            not proved (N >= 4).
         similarities: (num_frames - 1,) the similarities s of the frames that attain it.
     """
 
@@ -74,7 +77,8 @@ class LargestGradient:
 
 @functools.lru_cache(maxsize=64)
 def largest_gradient(num_frames: int, seed: int = 0) -> LargestGradient:
-    """Maximise the reduced problem, an exact expression of the supremum in the N - 1 similarities, by multi-start quasi-Newton ascent.
+    """Maximise the reduced problem, an exact expression of the supremum in the N - 1 similarities, by multi-start
+    quasi-Newton ascent.
 
     Raises:
         ValueError: fewer than 3 frames.
@@ -91,7 +95,8 @@ def largest_gradient(num_frames: int, seed: int = 0) -> LargestGradient:
         slope = (4 * w + 2 * neighbours[:-2] + 2 * neighbours[2:]) * signs
         return -2 * (w @ w + w[1:] @ w[:-1]), -(slope * y * np.cos(angles) - sines * (coupling @ (slope * sines)))
 
-    # Alternating similarities +-1/sqrt(2) maximise the interior terms, so the first start is there and the others are random.
+    # Alternating similarities +-1/sqrt(2) maximise the interior terms, so the first start is there and the others are
+    # random.
     alternating = np.pi / 4 + np.pi / 2 * (np.arange(num_frames - 1) % 2)
     random = np.random.default_rng(seed).uniform(0, np.pi, (SEARCH_STARTS, num_frames - 1))
     found = [scipy.optimize.minimize(negative, start, jac=True, method="L-BFGS-B") for start in (alternating, *random)]
@@ -112,8 +117,11 @@ def frames_of(similarities: np.ndarray, dimension: int = 2) -> np.ndarray:
         raise ValueError(f"dimension = {dimension}; at least 2 is needed: on a line the gradient vanishes")
     difference = np.diff(np.eye(len(similarities)), axis=0)
     y = difference.T @ difference @ similarities
-    # The gradient of frame t is v_t (y_t sin theta_t - y_{t-1} sin theta_{t-1}): the signs of y_t sin theta_t alternate.
-    turns = np.where(y >= 0, 1.0, -1.0) * (-1.0) ** np.arange(len(similarities)) * np.arccos(np.clip(similarities, -1, 1))
+    # The gradient of frame t is v_t (y_t sin theta_t - y_{t-1} sin theta_{t-1}): the signs of y_t sin theta_t
+    # alternate.
+    turns = (
+        np.where(y >= 0, 1.0, -1.0) * (-1.0) ** np.arange(len(similarities)) * np.arccos(np.clip(similarities, -1, 1))
+    )
     angles = np.concatenate([[0.0], np.cumsum(turns)])
     frames = np.zeros((len(angles), dimension))
     frames[:, 0], frames[:, 1] = np.cos(angles), np.sin(angles)
@@ -137,7 +145,10 @@ PROBLEM = Problem(
 
 def witness(*, num_frames: int, dimension: int) -> Instance:
     """The frames of the largest gradient found, with m = 1; for N = 3 they attain the bound."""
-    return {"frames": jnp.asarray(frames_of(largest_gradient(num_frames).similarities, dimension)), "min_norm": jnp.asarray(1.0)}
+    return {
+        "frames": jnp.asarray(frames_of(largest_gradient(num_frames).similarities, dimension)),
+        "min_norm": jnp.asarray(1.0),
+    }
 
 
 def _short_frames() -> Outcome:
@@ -162,8 +173,14 @@ def _planted_closed_form(**changes: float):
 CLAIM = Claim(
     id="C1.gradient",
     title="Gradient bound on frames bounded away from zero",
-    statement="On N frames of norm at least m the gradient of the temporal loss has norm at most G_N / m, G_3 = 2 sqrt 6 exactly.",
-    latex=r"\|\nabla L(F)\| \le \frac{G_N}{m},\quad G_3 = 2\sqrt6,\quad G_N = \frac{4\cos(\pi/(2N))\sqrt{4N-37/4}}{N-2}\ (N\ge4)",
+    statement=(
+        "On N frames of norm at least m the gradient of the temporal loss has norm at most G_N / m, G_3 = 2 sqrt 6 "
+        "exactly."
+    ),
+    latex=(
+        r"\|\nabla L(F)\| \le \frac{G_N}{m},\quad G_3 = 2\sqrt6,\quad G_N = "
+        r"\frac{4\cos(\pi/(2N))\sqrt{4N-37/4}}{N-2}\ (N\ge4)"
+    ),
     hypotheses=(
         Hypothesis("H1", "There are N >= 3 frames."),
         Hypothesis("H2", "||F_t|| >= m > 0 for every frame."),
@@ -176,12 +193,16 @@ CLAIM = Claim(
     necessity={"H2": _short_frames},
     definitional={"H1": "with fewer than three frames the loss has no term"},
     planted={
-        "G_3 x 0.98 at N = 3": lambda instance: (0.98 if instance["frames"].shape[0] == 3 else 1.0) * PROBLEM.bound(instance),
+        "G_3 x 0.98 at N = 3": lambda instance: (
+            (0.98 if instance["frames"].shape[0] == 3 else 1.0) * PROBLEM.bound(instance)
+        ),
         "inner pairs of similarities counted 3 for 4": _planted_closed_form(inner_weight=3.0),
         "neighbouring frames uncoupled": _planted_closed_form(coupling=0.0),
         "m^2 for m": lambda instance: gradient_constant(instance["frames"].shape[0]) / instance["min_norm"] ** 2,
     },
     reality=_reality,
     floor=0.975,
-    floor_reason="the bound is attained at N = 3 only; at N = 6 the largest gradient found is 0.9766 of the closed form",
+    floor_reason=(
+        "the bound is attained at N = 3 only; at N = 6 the largest gradient found is 0.9766 of the closed form"
+    ),
 )

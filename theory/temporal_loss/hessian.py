@@ -5,15 +5,15 @@ Statement. For N >= 3 frames with ||F_t|| >= m > 0, in any dimension,
     \| \nabla^2 L(F) \|_{op} \le \frac{C_N}{m^2},
     \qquad C_N = \frac{4}{N-2} \, \lambda_{\max}(B^\top W B),
 
-with B the (N-1) x N unsigned path incidence matrix, (B x)_t = x_t + x_{t+1}, and W = diag(1, 2, .., 2, 1) (the identity for N = 3). C_3 = 12,
-C_4 = 6 + 2 sqrt 5, and (N-2) C_N -> 32.
+with B the (N-1) x N unsigned path incidence matrix, (B x)_t = x_t + x_{t+1}, and W = diag(1, 2, .., 2, 1) (the identity
+for N = 3). C_3 = 12, C_4 = 6 + 2 sqrt 5, and (N-2) C_N -> 32.
 
 Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t|| >= m > 0 for every frame.
 
-**Tight**: attained in dimension d >= 2 by collinear frames of norm m whose similarities alternate, s = (1, -1, 1, ..). (For d = 1 the
-similarities are constant off the origin and the Hessian vanishes.)
+**Tight**: attained in dimension d >= 2 by collinear frames of norm m whose similarities alternate, s = (1, -1, 1, ..).
+(For d = 1 the similarities are constant off the origin and the Hessian vanishes.)
 
 In the paper: repairs Theorem 4.1, which bounds the norms from above. Proof: paper_notes.md, section C1.hessian.
 """
@@ -30,9 +30,13 @@ from theory.temporal_loss.loss import MINIMUM_FRAMES
 
 
 def check_num_frames(num_frames: int) -> None:
-    """Raise ValueError unless there are at least 3 frames."""
+    """Raise ValueError unless the number of frames is an integer of at least 3."""
+    if isinstance(num_frames, bool) or not isinstance(num_frames, int | np.integer):
+        raise ValueError(f"num_frames = {num_frames!r}; an integer is needed")
     if num_frames < MINIMUM_FRAMES:
-        raise ValueError(f"num_frames = {num_frames}; at least {MINIMUM_FRAMES} are needed: the loss compares neighbouring pairs")
+        raise ValueError(
+            f"num_frames = {num_frames}; at least {MINIMUM_FRAMES} are needed: the loss compares neighbouring pairs"
+        )
 
 
 def _constant(num_frames: int, inner_weight: float, divisor: int) -> float:
@@ -120,7 +124,10 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
 CLAIM = Claim(
     id="C1.hessian",
     title="Sharp Hessian bound on frames bounded away from zero",
-    statement="On N frames of norm at least m the Hessian of the temporal loss has norm at most C_N / m^2, and no smaller constant will do.",
+    statement=(
+        "On N frames of norm at least m the Hessian of the temporal loss has norm at most C_N / m^2, and no smaller "
+        "constant will do."
+    ),
     latex=r"\|\nabla^2 L(F)\|_{\mathrm{op}} \le \frac{C_N}{m^2},\quad C_N = \frac{4}{N-2}\lambda_{\max}(B^\top W B)",
     hypotheses=(
         Hypothesis("H1", "There are N >= 3 frames."),
@@ -139,5 +146,7 @@ CLAIM = Claim(
     },
     reality=_reality,
     floor=0.999,
-    floor_reason="the supremum is attained, but at a kink of the norm, which gradient ascent approaches and does not hit",
+    floor_reason=(
+        "the supremum is attained, but at a kink of the norm, which gradient ascent approaches and does not hit"
+    ),
 )

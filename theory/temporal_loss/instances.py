@@ -16,10 +16,13 @@ SIZES: tuple[Size, ...] = tuple(
 
 
 def draw(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
-    """Random directions, norms and least norm; collinear frames, where the curvature is extreme, are as likely as generic ones."""
+    """Random directions, norms and least norm; collinear frames, where the curvature is extreme, are as likely as
+    generic ones."""
     direction_key, sign_key, noise_key, norm_key, least_key = jax.random.split(key, 5)
     # Interpolating a line and a cloud controls the conditioning by construction: spread 0 is collinear.
-    line = jax.random.normal(direction_key, (1, dimension)) * jax.random.rademacher(sign_key, (num_frames, 1), dtype=float)
+    line = jax.random.normal(direction_key, (1, dimension)) * jax.random.rademacher(
+        sign_key, (num_frames, 1), dtype=float
+    )
     cloud_key, spread_key = jax.random.split(noise_key)
     spread = 10.0 ** jax.random.uniform(spread_key, minval=-6.0, maxval=1.0)
     return {
@@ -46,16 +49,17 @@ def instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Inst
 def operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from frames to an eigenvalue of the dense Hessian.
 
-    Second derivatives by two sweeps of automatic differentiation touch each of the d products of a dot product, the norms and the division a
-    bounded number of times (counted generously as 16), for each of the N - 2 terms; the symmetric eigensolver is backward stable with a
-    modest multiple (counted as 16) of the matrix dimension N d.
+    Second derivatives by two sweeps of automatic differentiation touch each of the d products of a dot product, the
+    norms and the division a bounded number of times (counted generously as 16), for each of the N - 2 terms; the
+    symmetric eigensolver is backward stable with a modest multiple (counted as 16) of the matrix dimension N d.
     """
     return 16 * (dimension + num_frames) + 16 * num_frames * dimension
 
 
 @jax.jit
 def dense_hessian(frames: jax.Array) -> jax.Array:
-    """Hessian of the temporal loss, (N d, N d), by automatic differentiation; shares nothing with the proofs of the bounds."""
+    """Hessian of the temporal loss, (N d, N d), by automatic differentiation; shares nothing with the proofs of the
+    bounds."""
     num_frames, dimension = frames.shape
     flat = jnp.reshape(frames, (-1,))
     hessian = jax.hessian(lambda vector: temporal_loss(jnp.reshape(vector, (num_frames, dimension))))(flat)
@@ -65,8 +69,8 @@ def dense_hessian(frames: jax.Array) -> jax.Array:
 def extreme_eigenvalue(matrix: jax.Array, *, largest_magnitude: bool) -> jax.Array:
     """Top eigenvalue, or the one of largest magnitude, of a symmetric matrix, in absolute value or not.
 
-    Its derivative is v^T dM v with the eigenvector v held fixed (envelope theorem), which stays finite at repeated eigenvalues, where the
-    derivative of an eigendecomposition does not.
+    Its derivative is v^T dM v with the eigenvector v held fixed (envelope theorem), which stays finite at repeated
+    eigenvalues, where the derivative of an eigendecomposition does not.
     """
     _, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(matrix))
     top = vectors[:, -1] @ (matrix @ vectors[:, -1])
@@ -79,8 +83,8 @@ def extreme_eigenvalue(matrix: jax.Array, *, largest_magnitude: bool) -> jax.Arr
 def reduce_frames(features: np.ndarray) -> np.ndarray:
     """Frames of any dimension as (N, min(d, N + 1)), with the same Hessian spectrum up to multiplicity.
 
-    The loss depends on inner products only, so a rotation takes the N frames into R^N; every direction normal to their span acts alike, so
-    one spare coordinate keeps the normal part of the spectrum.
+    The loss depends on inner products only, so a rotation takes the N frames into R^N; every direction normal to their
+    span acts alike, so one spare coordinate keeps the normal part of the spectrum.
 
     Args:
         features: (frames, ...) float64.
@@ -95,15 +99,16 @@ def reduce_frames(features: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def gradient(frames: jax.Array) -> jax.Array:
-    """Gradient of the temporal loss, (N, d), by automatic differentiation; shares nothing with the proofs of the bounds."""
+    """Gradient of the temporal loss, (N, d), by automatic differentiation; shares nothing with the proofs of the
+    bounds."""
     return jax.grad(temporal_loss)(frames)
 
 
 def gradient_operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from frames to the norm of the gradient.
 
-    One reverse sweep touches each of the d products of a dot product, the norms and the division a bounded number of times (counted
-    generously as 16); the norm sums N d squares.
+    One reverse sweep touches each of the d products of a dot product, the norms and the division a bounded number of
+    times (counted generously as 16); the norm sums N d squares.
     """
     return 16 * (dimension + num_frames) + num_frames * dimension
 
@@ -123,7 +128,8 @@ SMALLEST_TURN = 1.0 / 16
 
 
 def draw_pair(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
-    """A drawn instance and the turn of each frame that leads to a second one; small turns are as likely as half circles."""
+    """A drawn instance and the turn of each frame that leads to a second one; small turns are as likely as half
+    circles."""
     first_key, turn_key, weight_key, angle_key, excess_key = jax.random.split(key, 5)
     first = draw(first_key, num_frames=num_frames, dimension=dimension)
     return {
@@ -138,8 +144,8 @@ def draw_pair(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
 def pair_directions(parameters: Parameters) -> tuple[jax.Array, jax.Array]:
     """Unit directions of both members: (N, d) each, in dimension d >= 2.
 
-    Frame t turns by the angle w_t phi, max |w_t| = 1, with phi between SMALLEST_TURN and pi, so that the members always differ, and at pi
-    a frame goes to its opposite.
+    Frame t turns by the angle w_t phi, max |w_t| = 1, with phi between SMALLEST_TURN and pi, so that the members always
+    differ, and at pi a frame goes to its opposite.
     """
     first = unit_rows(parameters["directions"])
     turns = parameters["turns"]
@@ -177,21 +183,28 @@ def difference_quotient(instance: Instance) -> jax.Array:
 def pair_operations(*, num_frames: int, dimension: int) -> int:
     """Roundings of a difference quotient, counted at the size of the bound.
 
-    The two gradients, of size G_N / m <= C_N / m, are subtracted and divided by a distance of at least m / 32: an error of theirs grows
-    by at most 2 * 32.
+    The two gradients, of size G_N / m <= C_N / m, are subtracted and divided by a distance of at least m / 32: an error
+    of theirs grows by at most 2 * 32.
     """
     return 64 * gradient_operations(num_frames=num_frames, dimension=dimension)
 
 
 def pair_instances(evidence: Evidence) -> Iterator[tuple[str, Size, Instance]]:
-    """Pairs of the real network's features: each record with the next one of its shape, or else with itself played backwards."""
+    """Pairs of the real network's features: each record with the next one of its shape, or else with itself played
+    backwards."""
     for index, record in enumerate(evidence.features):
         later = [other for other in evidence.features[index + 1 :] if other.values.shape == record.values.shape]
-        label, values = (f"{record.label} to {later[0].label}", later[0].values) if later else (
-            f"{record.label} to itself played backwards", record.values[::-1]
+        label, values = (
+            (f"{record.label} to {later[0].label}", later[0].values)
+            if later
+            else (f"{record.label} to itself played backwards", record.values[::-1])
         )
         both = reduce_frames(np.concatenate([record.values, values]))
         frames, others = np.split(both, 2)
         size = (("num_frames", frames.shape[0]), ("dimension", frames.shape[1]))
         min_norm = np.min(np.linalg.norm(both, axis=1))
-        yield label, size, {"frames": jnp.asarray(frames), "others": jnp.asarray(others), "min_norm": jnp.asarray(min_norm)}
+        yield (
+            label,
+            size,
+            {"frames": jnp.asarray(frames), "others": jnp.asarray(others), "min_norm": jnp.asarray(min_norm)},
+        )

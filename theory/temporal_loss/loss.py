@@ -5,8 +5,8 @@ With F_1, .., F_N the features of N frames, each flattened to R^d,
     s_t = <F_t, F_{t+1}> / (||F_t|| ||F_{t+1}||),   t = 1, .., N-1
     L(F) = 1/(N-2) sum_{t=2}^{N-1} (s_t - s_{t-1})^2
 
-Source: arXiv 2504.16016, whose sum runs one index too far for its own frames; with N frames there are N-2 terms and the weight is
-1/(N-2) (paper_notes.md, "The loss").
+Source: arXiv 2504.16016, whose sum runs one index too far for its own frames; with N frames there are N-2 terms and the
+weight is 1/(N-2) (paper_notes.md, "The loss").
 """
 
 import math
@@ -28,45 +28,61 @@ def _has_values(array: Any) -> bool:
 def _check_one_array(features: Any) -> None:
     if array_api_compat.is_array_api_obj(features):
         return
-    if isinstance(features, list | tuple) and features and all(array_api_compat.is_array_api_obj(frame) for frame in features):
+    if (
+        isinstance(features, list | tuple)
+        and features
+        and all(array_api_compat.is_array_api_obj(frame) for frame in features)
+    ):
         devices = [str(array_api_compat.device(frame)) for frame in features]
         for index, device in enumerate(devices):
             if device != devices[0]:
                 raise ValueError(
-                    f"frame {index} is on device {device}, frame 0 on {devices[0]}; move all frames to one device and stack them"
+                    f"frame {index} is on device {device}, frame 0 on {devices[0]}; move all frames to one device and "
+                    "stack them"
                 )
-        raise ValueError(f"features are a {type(features).__name__} of {len(features)} arrays; stack them along a first axis of frames")
+        raise ValueError(
+            f"features are a {type(features).__name__} of {len(features)} arrays; stack them along a first axis of "
+            "frames"
+        )
     raise ValueError(f"features are a {type(features).__name__}; pass one NumPy, JAX or PyTorch array, frames first")
 
 
 def check_features(features: Any, *, pixelwise: bool = False, epsilon: float = 0.0) -> Any:
     """The array namespace of the features, after checking them.
 
-    Values are checked only where there are values: under a JAX transformation and on the "meta" device shapes and dtypes are.
+    Values are checked only where there are values: under a JAX transformation and on the "meta" device shapes and
+    dtypes are.
 
     Raises:
-        ValueError: not one floating-point array, fewer than 3 frames, an empty axis, or (values) a frame (pixelwise: a pixel's channel
-            vector) whose squared norm is NaN, infinite, or too small to divide by. The message names the first offender. With
-            epsilon = 0 the compared vectors need at least 2 entries: a cosine of vectors of length one is +1 or -1 and has no gradient.
-            With epsilon > 0, for the regularised loss, vectors of length one and zero vectors pass.
+        ValueError: not one floating-point array, fewer than 3 frames, an empty axis, or (values) a frame (pixelwise: a
+            pixel's channel vector) whose squared norm is NaN, infinite, or too small to divide by. The message names
+            the first offender. With epsilon = 0 the compared vectors need at least 2 entries: a cosine of vectors of
+            length one is +1 or -1 and has no gradient. With epsilon > 0, for the regularised loss, vectors of length
+            one and zero vectors pass.
     """
     _check_one_array(features)
     xp = array_api_compat.array_namespace(features)
     if not xp.isdtype(features.dtype, "real floating"):
-        raise ValueError(f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first")
+        raise ValueError(
+            f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first"
+        )
     if features.ndim < 2 or (pixelwise and features.ndim != 4):
         wanted = "(frames, channels, height, width)" if pixelwise else "(frames, ...) with at least one feature axis"
         raise ValueError(f"features have shape {tuple(features.shape)}; {wanted} is needed")
     if features.shape[0] < MINIMUM_FRAMES:
-        raise ValueError(f"{features.shape[0]} frames were given, at least {MINIMUM_FRAMES} are needed: the loss compares neighbouring pairs")
+        raise ValueError(
+            f"{features.shape[0]} frames were given, at least {MINIMUM_FRAMES} are needed: the loss compares "
+            "neighbouring pairs"
+        )
     if math.prod(features.shape) == 0:
         raise ValueError(f"features have shape {tuple(features.shape)}; no axis may be empty")
     regularised = _check_epsilon(epsilon, xp.finfo(_working_dtype(xp, features.dtype)))
     length = features.shape[1] if pixelwise else math.prod(features.shape[1:])
     if length < MINIMUM_CHANNELS and not regularised:
         raise ValueError(
-            f"the compared vectors have {length} entry (shape {tuple(features.shape)}), at least {MINIMUM_CHANNELS} are needed: a cosine of "
-            "vectors of length one is +1 or -1 and has no gradient; check which axis holds the channels"
+            f"the compared vectors have {length} entry (shape {tuple(features.shape)}), at least {MINIMUM_CHANNELS} "
+            "are needed: a cosine of vectors of length one is +1 or -1 and has no gradient; check which axis holds the "
+            "channels"
         )
     if _has_values(features):
         _check_values(xp, features, pixelwise, regularised)
@@ -79,7 +95,9 @@ def _check_epsilon(epsilon: float, precision: Any) -> bool:
         return True
     least = math.sqrt(_least_squared_norm(precision))
     if not (math.isfinite(epsilon) and (epsilon == 0 or epsilon >= least)):
-        raise ValueError(f"epsilon = {epsilon}; 0, or a finite number of at least {least:.3g} (the dtype's limit), is needed")
+        raise ValueError(
+            f"epsilon = {epsilon}; 0, or a finite number of at least {least:.3g} (the dtype's limit), is needed"
+        )
     return epsilon > 0
 
 
@@ -104,9 +122,15 @@ def _check_values(xp: Any, features: Any, pixelwise: bool, regularised: bool) ->
     if math.isnan(value):
         mend = "drop or repair that frame"
     elif math.isinf(value):
-        mend = f"it holds an infinity, or its square overflows {vectors.dtype}: rescale the features or convert them to float64"
+        mend = (
+            f"it holds an infinity, or its square overflows {vectors.dtype}: rescale the features or convert them to "
+            "float64"
+        )
     else:
-        mend = "the cosine similarity is undefined at zero: drop or repair that frame, rescale the features, or pass epsilon > 0"
+        mend = (
+            "the cosine similarity is undefined at zero: drop or repair that frame, rescale the features, or pass "
+            "epsilon > 0"
+        )
     raise ValueError(f"{where} has squared norm {value:g}; a finite value of at least {least:.3g} is needed: {mend}")
 
 
@@ -122,7 +146,7 @@ def _working_precision(xp: Any, features: Any) -> Any:
 def _cosines(xp: Any, vectors: Any, epsilon: float) -> Any:
     """Cosine similarities of neighbours along axis 0, over axis 1.
 
-        <v_t, v_{t+1}>,   v_t = F_t / sqrt(||F_t||^2 + eps^2)
+    <v_t, v_{t+1}>,   v_t = F_t / sqrt(||F_t||^2 + eps^2)
     """
     vectors = _working_precision(xp, vectors)
     # Dividing before multiplying keeps first and second derivatives in range wherever the norms themselves are.
@@ -134,15 +158,16 @@ def similarities(features: Any, *, epsilon: float = 0.0) -> Any:
     """Cosine similarities of neighbouring frames, over everything but the frame axis.
 
     Args:
-        features: (frames, ...) floating-point NumPy, JAX or PyTorch array; at least 3 frames of at least 2 entries, none of
-            them zero. Half precision is computed, and returned, in float32.
+        features: (frames, ...) floating-point NumPy, JAX or PyTorch array; at least 3 frames of at least 2 entries,
+            none of them zero. Half precision is computed, and returned, in float32.
         epsilon: regularisation of the norms (see `temporal_loss`).
 
     Returns:
         (frames - 1,) in [-1, 1] up to rounding, of the same kind, dtype and device.
 
     Raises:
-        ValueError: see `check_features`; epsilon negative, NaN, infinite, or so small that its square vanishes in the dtype.
+        ValueError: see `check_features`; epsilon negative, NaN, infinite, or so small that its square vanishes in the
+            dtype.
     """
     xp = check_features(features, epsilon=epsilon)
     return _cosines(xp, xp.reshape(features, (features.shape[0], -1)), epsilon)
@@ -176,18 +201,23 @@ def temporal_loss(features: Any, *, similarity: Literal["frame", "pixel"] = "fra
     Args:
         features: (frames, ...), or (frames, channels, height, width) for "pixel"; floating-point NumPy, JAX or PyTorch.
         similarity: cosine over whole frames (the paper's formula) or over the channels of each pixel (its public code).
-        epsilon: if positive, ||F||^2 is replaced by ||F||^2 + epsilon^2 in the denominators, which makes the loss smooth everywhere.
+        epsilon: if positive, ||F||^2 is replaced by ||F||^2 + epsilon^2 in the denominators, which makes the loss
+            smooth everywhere.
 
     Returns:
-        A scalar array in [0, 4], of the same kind, dtype and device (float32 for half precision); differentiable by the array's own
-        framework.
+        A scalar array in [0, 4], of the same kind, dtype and device (float32 for half precision); differentiable by the
+        array's own framework.
 
     Raises:
         ValueError: see `similarities`; an unknown similarity.
     """
     if similarity not in ("frame", "pixel"):
         raise ValueError(f"similarity = {similarity!r}; 'frame' or 'pixel' is needed")
-    cosines = similarities(features, epsilon=epsilon) if similarity == "frame" else pixelwise_similarities(features, epsilon=epsilon)
+    cosines = (
+        similarities(features, epsilon=epsilon)
+        if similarity == "frame"
+        else pixelwise_similarities(features, epsilon=epsilon)
+    )
     xp = array_api_compat.array_namespace(cosines)
     differences = cosines[1:, ...] - cosines[:-1, ...]
     return xp.mean(differences * differences)

@@ -1,7 +1,8 @@
 r"""Sharp Hessian bound of the per-pixel loss, as the public code takes its cosines: over the channels of each pixel.
 
-Statement. Let F be the features of N >= 3 frames with P pixels and at least 2 channels, and let the channel vector of every pixel of every frame
-have norm at least m > 0. The mean over pixels of the temporal loss, L_pix = (1/P) sum_p L(F^p), satisfies
+Statement. Let F be the features of N >= 3 frames with P pixels and at least 2 channels, and let the channel vector of
+every pixel of every frame have norm at least m > 0. The mean over pixels of the temporal loss, L_pix = (1/P) sum_p
+L(F^p), satisfies
 
     \| \nabla^2 L_{pix}(F) \|_{op} \le \frac{C_N}{P \, m^2}
 
@@ -11,7 +12,8 @@ Hypotheses.
     H1  There are N >= 3 frames and at least 2 channels.
     H2  The channel vector of every pixel of every frame has norm at least m > 0: no pixel is dead.
 
-**Tight**: attained when one pixel's channel vectors are the extremal frames of C1.hessian, whatever the other pixels are.
+**Tight**: attained when one pixel's channel vectors are the extremal frames of C1.hessian, whatever the other pixels
+are.
 
 In the paper: not there; it is the form its companion code uses. Proof: paper_notes.md, section C1.pixelwise.
 """
@@ -39,7 +41,8 @@ PIXELS_AT_A_TIME = 256
 
 
 def dead_pixels(features: Any, *, min_norm: float = 0.0) -> list[tuple[int, int, int]]:
-    """The pixels whose channel vector is dead, that is, at which the cosine similarity or the bound with m = min_norm does not exist.
+    """The pixels whose channel vector is dead, that is, at which the cosine similarity or the bound with m = min_norm
+    does not exist.
 
     Args:
         features: (frames, channels, height, width) floating-point NumPy, JAX or PyTorch array.
@@ -54,15 +57,22 @@ def dead_pixels(features: Any, *, min_norm: float = 0.0) -> list[tuple[int, int,
     if not (0 <= min_norm < float("inf")):
         raise ValueError(f"min_norm = {min_norm}; a finite number >= 0 is needed")
     if not array_api_compat.is_array_api_obj(features) or features.ndim != 4:
-        raise ValueError(f"features have shape {getattr(features, 'shape', None)}; (frames, channels, height, width) is needed")
+        raise ValueError(
+            f"features have shape {getattr(features, 'shape', None)}; (frames, channels, height, width) is needed"
+        )
     xp = array_api_compat.array_namespace(features)
     if not xp.isdtype(features.dtype, "real floating"):
-        raise ValueError(f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first")
+        raise ValueError(
+            f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first"
+        )
     wide = xp.astype(features, xp.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is listed
         norms = xp.sqrt(xp.sum(wide * wide, axis=1))
     alive = xp.isfinite(norms) & (norms > 0) & (norms >= min_norm)
-    return [tuple(int(index) for index in place) for place in zip(*(axis.tolist() for axis in xp.nonzero(~alive)), strict=True)]
+    return [
+        tuple(int(index) for index in place)
+        for place in zip(*(axis.tolist() for axis in xp.nonzero(~alive)), strict=True)
+    ]
 
 
 def least_channel_norm(features):
@@ -85,7 +95,10 @@ def instance(parameters: Parameters, *, num_frames: int, channels: int, pixels: 
         return instances.instance(drawn, num_frames=num_frames, dimension=channels)["frames"]
 
     vectors = jax.vmap(pixel)(parameters["directions"], parameters["excess"])
-    return {"features": jnp.transpose(vectors, (1, 2, 0))[:, :, None, :], "min_norm": jnp.exp(parameters["log_min_norm"])}
+    return {
+        "features": jnp.transpose(vectors, (1, 2, 0))[:, :, None, :],
+        "min_norm": jnp.exp(parameters["log_min_norm"]),
+    }
 
 
 def operations(*, num_frames: int, channels: int, pixels: int) -> int:
@@ -110,7 +123,9 @@ def num_pixels(features) -> int:
 def _planted(power: int = 2, pixel_power: int = 1):
     def bound(instance: Instance):
         features = instance["features"]
-        return hessian_constant(features.shape[0]) / (num_pixels(features) ** pixel_power * instance["min_norm"] ** power)
+        return hessian_constant(features.shape[0]) / (
+            num_pixels(features) ** pixel_power * instance["min_norm"] ** power
+        )
 
     return bound
 
@@ -144,7 +159,8 @@ def _hessian_norms():
 
 
 def hessian_norm_by_pixel(features: np.ndarray) -> np.ndarray:
-    """||Hess L||_op of every pixel's own loss, (height * width,) float64; L_pix has their maximum over P, since pixels do not interact.
+    """||Hess L||_op of every pixel's own loss, (height * width,) float64; L_pix has their maximum over P, since pixels
+    do not interact.
 
     Args:
         features: (frames, channels, height, width) float64.
@@ -177,7 +193,10 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
                 measured=float(norms[worst]) / pixels,
                 bound=hessian_constant(num_frames) / (pixels * least**2),
                 budget=relative_budget(instances.operations(num_frames=num_frames, dimension=channels) + pixels),
-                witness={"frames": np.reshape(record.values, (num_frames, channels, -1))[:, :, worst], "pixel": np.asarray(worst)},
+                witness={
+                    "frames": np.reshape(record.values, (num_frames, channels, -1))[:, :, worst],
+                    "pixel": np.asarray(worst),
+                },
             )
         )
     return outcomes
@@ -186,8 +205,11 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
 CLAIM = Claim(
     id="C1.pixelwise",
     title="Sharp Hessian bound of the per-pixel loss",
-    statement="With cosines over the channels of each of P pixels, of norm at least m, the Hessian of the mean loss has norm at most C_N / (P m^2), "
-    "and no smaller constant will do.",
+    statement=(
+        "With cosines over the channels of each of P pixels, of norm at least m, the Hessian of the mean loss has "
+        "norm at most C_N / (P m^2), "
+        "and no smaller constant will do."
+    ),
     latex=r"\|\nabla^2 L_{\mathrm{pix}}(F)\|_{\mathrm{op}} \le \frac{C_N}{P\,m^2},\quad m = \min_{t,p}\|F_t^p\|",
     hypotheses=(
         Hypothesis("H1", "There are N >= 3 frames and at least 2 channels."),
@@ -206,5 +228,7 @@ CLAIM = Claim(
     },
     reality=_reality,
     floor=0.999,
-    floor_reason="the supremum is attained, but at a kink of the norm, which gradient ascent approaches and does not hit",
+    floor_reason=(
+        "the supremum is attained, but at a kink of the norm, which gradient ascent approaches and does not hit"
+    ),
 )

@@ -10,7 +10,8 @@ Hypotheses.
     H1  There are N >= 3 frames and at least 2 channels.
     H2  The channel vector of every pixel of every frame has norm at least m > 0: no pixel is dead.
 
-**Upper**: exact and attained for N = 3, by pixels that are all extremal. For N >= 4 as close as C1.gradient is (0.942 at N = 4, 0.977 at N = 6).
+**Upper**: exact and attained for N = 3, by pixels that are all extremal. For N >= 4 as close as C1.gradient is (0.942
+at N = 4, 0.977 at N = 6).
 
 In the paper: not there; it is the form its companion code uses. Proof: paper_notes.md, section C1.pixelwise-gradient.
 """
@@ -84,7 +85,10 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
 CLAIM = Claim(
     id="C1.pixelwise-gradient",
     title="Gradient bound of the per-pixel loss",
-    statement="With cosines over the channels of each of P pixels, of norm at least m, the gradient of the mean loss is at most G_N / (sqrt(P) m).",
+    statement=(
+        "With cosines over the channels of each of P pixels, of norm at least m, the gradient of the mean loss is at "
+        "most G_N / (sqrt(P) m)."
+    ),
     latex=r"\|\nabla L_{\mathrm{pix}}(F)\| \le \frac{G_N}{\sqrt P\,m},\quad m = \min_{t,p}\|F_t^p\|",
     hypotheses=(
         Hypothesis("H1", "There are N >= 3 frames and at least 2 channels."),

@@ -1,12 +1,14 @@
 r"""The regularised loss is smooth everywhere: no bound on the norms is needed, from either side.
 
-Statement. With s_t = <F_t, F_{t+1}> / sqrt((||F_t||^2 + eps^2) (||F_{t+1}||^2 + eps^2)), eps > 0, and N >= 3 frames, for all F and G
+Statement. With s_t = <F_t, F_{t+1}> / sqrt((||F_t||^2 + eps^2) (||F_{t+1}||^2 + eps^2)), eps > 0, and N >= 3 frames,
+for all F and G
 
     \| \nabla^2 L_\varepsilon(F) \|_{op} \le \frac{C_N}{\varepsilon^2},
     \qquad \| \nabla L_\varepsilon(F) - \nabla L_\varepsilon(G) \| \le \frac{C_N}{\varepsilon^2} \| F - G \|,
 
-with C_N of C1.hessian: odd frames extended to (F, eps, 0) and even ones to (F, 0, eps) have the regularised similarities as plain ones and norms of
-at least eps, and the whole space is convex. The supremum is at least R_N / eps^2, approached where every other frame grows without bound:
+with C_N of C1.hessian: odd frames extended to (F, eps, 0) and even ones to (F, 0, eps) have the regularised
+similarities as plain ones and norms of at least eps, and the whole space is convex. The supremum is at least R_N /
+eps^2, approached where every other frame grows without bound:
 
     R_N = \frac{2}{N-2} \max_{p \in \{0, 1\}} \|D_2 E_p\|^2, E_p the columns of one parity; R_3 = 8, R_4 = 3 + sqrt 5.
 
@@ -14,9 +16,11 @@ Hypotheses.
     H1  There are N >= 3 frames.
     H2  Every norm is regularised by at least eps > 0.
 
-**Upper**: R_N <= eps^2 sup ||Hess|| <= C_N, with R_N / C_N = 0.667 (N = 3), 0.5 (4), 0.494 (5), 0.480 (6). No curvature above R_N / eps^2 is known.
+**Upper**: R_N <= eps^2 sup ||Hess|| <= C_N, with R_N / C_N = 0.667 (N = 3), 0.5 (4), 0.494 (5), 0.480 (6). No curvature
+above R_N / eps^2 is known.
 
-In the paper: not there; a second repair of Theorem 4.1, which changes the loss instead of the hypothesis. Proof: paper_notes.md, section C1.regularised.
+In the paper: not there; a second repair of Theorem 4.1, which changes the loss instead of the hypothesis. Proof:
+paper_notes.md, section C1.regularised.
 """
 
 import dataclasses
@@ -64,14 +68,16 @@ def regularised_hessian_norm(frames, epsilon):
 
 
 def augmented_frames(frames: np.ndarray, epsilon: float) -> np.ndarray:
-    """Frames (N, d + 2) of norm at least eps whose plain similarities are the regularised ones of the given frames (N, d)."""
+    """Frames (N, d + 2) of norm at least eps whose plain similarities are the regularised ones of the given frames (N,
+    d)."""
     extra = np.zeros((frames.shape[0], 2))
     extra[np.arange(frames.shape[0]), np.arange(frames.shape[0]) % 2] = epsilon
     return np.concatenate([frames, extra], axis=1)
 
 
 def nearly_extremal_frames(num_frames: int, dimension: int, epsilon: float = 1.0, far: float = FAR) -> np.ndarray:
-    """Every other frame zero, the others far out along one line with alternating sign; the parity is the better one of the two."""
+    """Every other frame zero, the others far out along one line with alternating sign; the parity is the better one of
+    the two."""
     check_num_frames(num_frames)
     second = np.diff(np.eye(num_frames), n=2, axis=0)
     zero_parity = int(np.argmax([np.linalg.norm(second[:, parity::2], 2) for parity in (0, 1)]))
@@ -85,7 +91,8 @@ def _draw(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
     direction_key, spread_key, noise_key, radius_key, epsilon_key = jax.random.split(key, 5)
     spread = 10.0 ** jax.random.uniform(spread_key, minval=-6.0, maxval=1.0)
     return {
-        "directions": jax.random.normal(direction_key, (num_frames, dimension)) * jnp.asarray([1.0] + [0.0] * (dimension - 1))[None, :]
+        "directions": jax.random.normal(direction_key, (num_frames, dimension))
+        * jnp.asarray([1.0] + [0.0] * (dimension - 1))[None, :]
         + spread * jax.random.normal(noise_key, (num_frames, dimension)),
         "log_radii": 3.0 * jax.random.normal(radius_key, (num_frames,)),
         "log_epsilon": jax.random.uniform(epsilon_key, minval=-3.0, maxval=3.0),
@@ -132,9 +139,15 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
 CLAIM = Claim(
     id="C1.regularised",
     title="The regularised loss is smooth everywhere",
-    statement="With norms regularised by eps > 0 the temporal loss has a Hessian of norm at most C_N / eps^2 at all frames, zero included, and so "
-    "a globally Lipschitz gradient.",
-    latex=r"\|\nabla^2 L_\varepsilon(F)\|_{\mathrm{op}} \le \frac{C_N}{\varepsilon^2}\quad\text{for all }F\in\mathbb{R}^{N\times d}",
+    statement=(
+        "With norms regularised by eps > 0 the temporal loss has a Hessian of norm at most C_N / eps^2 at all frames, "
+        "zero included, and so "
+        "a globally Lipschitz gradient."
+    ),
+    latex=(
+        r"\|\nabla^2 L_\varepsilon(F)\|_{\mathrm{op}} \le \frac{C_N}{\varepsilon^2}\quad\text{for all "
+        r"}F\in\mathbb{R}^{N\times d}"
+    ),
     hypotheses=(
         Hypothesis("H1", "There are N >= 3 frames."),
         Hypothesis("H2", "Every norm is regularised by at least eps > 0."),
@@ -147,11 +160,17 @@ CLAIM = Claim(
     necessity={"H2": _too_little_regularisation},
     definitional={"H1": "with fewer than three frames the loss has no term"},
     planted={
-        "0.98 R_N for C_N": lambda instance: 0.98 * regularised_lower_constant(instance["frames"].shape[0]) / instance["epsilon"] ** 2,
+        "0.98 R_N for C_N": lambda instance: (
+            0.98 * regularised_lower_constant(instance["frames"].shape[0]) / instance["epsilon"] ** 2
+        ),
         "eps for eps^2": lambda instance: hessian_constant(instance["frames"].shape[0]) / instance["epsilon"],
-        "divisor 2 (N-2) for N-2": lambda instance: 0.5 * hessian_constant(instance["frames"].shape[0]) / instance["epsilon"] ** 2,
+        "divisor 2 (N-2) for N-2": lambda instance: (
+            0.5 * hessian_constant(instance["frames"].shape[0]) / instance["epsilon"] ** 2
+        ),
     },
     reality=_reality,
     floor=0.499,
-    floor_reason="C_N is not the supremum here: the largest curvature known is R_N, 0.667 of C_N at N = 3 and 0.5 at N = 4",
+    floor_reason=(
+        "C_N is not the supremum here: the largest curvature known is R_N, 0.667 of C_N at N = 3 and 0.5 at N = 4"
+    ),
 )

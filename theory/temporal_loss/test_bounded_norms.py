@@ -1,4 +1,5 @@
-"""The published hypothesis fails: the exact quotient, the discontinuity at zero, and a search that finds a counterexample by itself."""
+"""The published hypothesis fails: the exact quotient, the discontinuity at zero, and a search that finds a
+counterexample by itself."""
 
 import math
 
@@ -26,7 +27,10 @@ def test_difference_quotient_is_exact(num_frames, exponent):
     pair = shrinking_pair(num_frames, 2, radius)
     measured = float(difference_quotient(pair))
     expected = exact_quotient(num_frames, radius)
-    assert abs(measured - expected) <= relative_budget(instances.pair_operations(num_frames=num_frames, dimension=2)) * expected
+    assert (
+        abs(measured - expected)
+        <= relative_budget(instances.pair_operations(num_frames=num_frames, dimension=2)) * expected
+    )
 
 
 @hypothesis.given(angle=st.floats(-math.pi, math.pi), exponent=st.floats(-100, 0))
@@ -68,7 +72,8 @@ def breaks_every_bound_from_above(pair) -> bool:
 
 
 def test_search_finds_and_shrinks_a_counterexample():
-    """Hypothesis is told the published hypothesis and a constant, nothing else; what it finds shrinks to 3 frames in 2 dimensions."""
+    """Hypothesis is told the published hypothesis and a constant, nothing else; what it finds shrinks to 3 frames in 2
+    dimensions."""
     frames, others = hypothesis.find(
         pairs_with_bounded_norms(),
         breaks_every_bound_from_above,

@@ -41,7 +41,8 @@ def test_observed_values(num_frames):
 
 @hypothesis.given(hnp.arrays(np.float64, st.integers(3, 8), elements=st.floats(-1, 1)))
 def test_sum_of_squares_step_of_the_proof(similarities):
-    """sum_t (D^T D s)_t^2 (1 - s_t^2) <= 4N - 37/4 for N >= 4, the step that needs the end pairs to count 27/8 and the inner ones 4."""
+    """sum_t (D^T D s)_t^2 (1 - s_t^2) <= 4N - 37/4 for N >= 4, the step that needs the end pairs to count 27/8 and the
+    inner ones 4."""
     num_frames = len(similarities) + 1
     difference = np.diff(np.eye(len(similarities)), axis=0)
     total = float(np.sum((difference.T @ difference @ similarities) ** 2 * (1 - similarities**2)))

@@ -1,7 +1,6 @@
 """The sharp constant's recorded values, and the key lemma of its proof, checked exactly and densely."""
 
 import math
-from fractions import Fraction
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -28,6 +27,14 @@ def test_recorded_values(num_frames):
     assert round(hessian_constant(num_frames), 5) == RECORDED[num_frames]
 
 
+@pytest.mark.parametrize(
+    ("num_frames", "message"), [(2, "at least 3"), (-1, "at least 3"), (3.0, "integer"), (True, "integer")]
+)
+def test_bad_number_of_frames(num_frames, message):
+    with pytest.raises(ValueError, match=message):
+        hessian_constant(num_frames)
+
+
 def test_limit():
     scaled = [(num_frames - 2) * hessian_constant(num_frames) for num_frames in (3, 5, 10, 50, 400)]
     assert scaled == sorted(scaled) and 31.99 < scaled[-1] < 32
@@ -43,10 +50,13 @@ def test_attained_with_negative_curvature_only(num_frames):
 
 
 def test_on_a_line_the_hessian_vanishes():
-    """Off the origin the similarities are constant there; the loss itself refuses such vectors, so the plane's first axis stands in."""
+    """Off the origin the similarities are constant there; the loss itself refuses such vectors, so the plane's first
+    axis stands in."""
     frames = np.asarray([[1.0, 0.0], [-2.0, 0.0], [3.0, 0.0], [0.5, 0.0]])
     hessian = np.asarray(instances.dense_hessian(jnp.asarray(frames))).reshape(4, 2, 4, 2)
-    assert np.max(np.abs(hessian[:, 0, :, 0])) <= 4 * hessian_constant(4) * relative_budget(instances.operations(num_frames=4, dimension=2))
+    assert np.max(np.abs(hessian[:, 0, :, 0])) <= 4 * hessian_constant(4) * relative_budget(
+        instances.operations(num_frames=4, dimension=2)
+    )
 
 
 def test_reduction_keeps_the_norm():

@@ -12,10 +12,11 @@ import pytest
 
 from theory import search
 from theory.rounding import relative_budget
-from theory.temporal_loss import gradient_constant, hessian_constant, instances, lipschitz_constant
+from theory.temporal_loss import gradient_constant, hessian_constant, lipschitz_constant
 from theory.temporal_loss.lipschitz import PROBLEM, detour
 
-# A square root of a difference of squares halves the digits where the segment touches the ball, so lengths are compared to sqrt(u).
+# A square root of a difference of squares halves the digits where the segment touches the ball, so lengths are compared
+# to sqrt(u).
 GRAZING = math.sqrt(relative_budget(64))
 
 
@@ -50,7 +51,8 @@ def test_detour_stays_outside_and_is_short(points):
 
 
 def test_detour_length_by_hand():
-    """From one side of the unit ball to the other: half a circle. At a right angle: a quarter. Past the ball: the segment."""
+    """From one side of the unit ball to the other: half a circle. At a right angle: a quarter. Past the ball: the
+    segment."""
     for start, end, expected in (
         ([1.0, 0.0], [-1.0, 0.0], math.pi),
         ([2.0, 0.0], [-3.0, 0.0], math.pi + 3.0),
@@ -63,7 +65,11 @@ def test_detour_length_by_hand():
 
 @pytest.mark.parametrize("num_frames", [3, 4, 6, 16, 64])
 def test_constant_lies_between_the_hessian_and_half_a_circle(num_frames):
-    constant, curvature, slope = lipschitz_constant(num_frames), hessian_constant(num_frames), gradient_constant(num_frames)
+    constant, curvature, slope = (
+        lipschitz_constant(num_frames),
+        hessian_constant(num_frames),
+        gradient_constant(num_frames),
+    )
     assert curvature < constant <= math.pi / 2 * curvature * (1 + relative_budget(8))
     # Whatever the distance, one of the two estimates of the proof is at most K_N: C times the longest detour, and 2 G.
     for distance in np.linspace(1e-3, 2.0, 2001):
@@ -72,23 +78,36 @@ def test_constant_lies_between_the_hessian_and_half_a_circle(num_frames):
 
 
 def test_ratios_of_the_docstring():
-    ratios = {num_frames: lipschitz_constant(num_frames) / hessian_constant(num_frames) for num_frames in (3, 4, 6, 8, 16)}
-    assert {num_frames: round(ratio, 3) for num_frames, ratio in ratios.items()} == {3: 1.028, 4: 1.036, 6: 1.048, 8: 1.067, 16: 1.161}
+    ratios = {
+        num_frames: lipschitz_constant(num_frames) / hessian_constant(num_frames) for num_frames in (3, 4, 6, 8, 16)
+    }
+    assert {num_frames: round(ratio, 3) for num_frames, ratio in ratios.items()} == {
+        3: 1.028,
+        4: 1.036,
+        6: 1.048,
+        8: 1.067,
+        16: 1.161,
+    }
 
 
 @pytest.mark.parametrize("size", PROBLEM.sizes[:2], ids=str)
 def test_pairs_on_opposite_sides_of_the_hole(size):
-    """Every segment here passes through the ball of at least one frame; the quotient stays below K, and in fact below C."""
+    """Every segment here passes through the ball of at least one frame; the quotient stays below K, and in fact below
+    C."""
     parameters = search.draw(PROBLEM, size, seed=0, count=512)
     parameters["logit_angle"] = jnp.full((512,), 40.0)
     pairs = jax.jit(jax.vmap(lambda member: PROBLEM.instance(member, **dict(size))))(parameters)
     frames, others, least = (np.asarray(pairs[name]) for name in ("frames", "others", "min_norm"))
     directions = others - frames
-    nearest = np.clip(-np.sum(frames * directions, axis=2) / np.maximum(np.sum(directions**2, axis=2), np.finfo(float).tiny), 0, 1)
+    nearest = np.clip(
+        -np.sum(frames * directions, axis=2) / np.maximum(np.sum(directions**2, axis=2), np.finfo(float).tiny), 0, 1
+    )
     closest = np.min(np.linalg.norm(frames + nearest[..., None] * directions, axis=2), axis=1)
     assert np.all(closest < 0.01 * least)
     measured, bound = search.evaluate(PROBLEM, size, parameters)
-    assert np.max(measured / bound) <= hessian_constant(dict(size)["num_frames"]) / lipschitz_constant(dict(size)["num_frames"])
+    assert np.max(measured / bound) <= hessian_constant(dict(size)["num_frames"]) / lipschitz_constant(
+        dict(size)["num_frames"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The loss itself: three frameworks agree, its invariances hold, and bad input is refused with the offender named."""
 
+import itertools
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -23,22 +25,27 @@ def features_of(seed: int, shape: tuple[int, ...]) -> np.ndarray:
 
 def reference_loss(features: np.ndarray, similarity: str) -> float:
     """The published formula, written out with loops."""
-    flat = features.reshape(features.shape[0], -1)[..., None] if similarity == "frame" else features.reshape(*features.shape[:2], -1)
+    flat = (
+        features.reshape(features.shape[0], -1)[..., None]
+        if similarity == "frame"
+        else features.reshape(*features.shape[:2], -1)
+    )
     losses = []
     for pixel in range(flat.shape[2]):
         frames = flat[:, :, pixel]
         cosines = [
-            frames[t] @ frames[t + 1] / (np.linalg.norm(frames[t]) * np.linalg.norm(frames[t + 1])) for t in range(len(frames) - 1)
+            frames[t] @ frames[t + 1] / (np.linalg.norm(frames[t]) * np.linalg.norm(frames[t + 1]))
+            for t in range(len(frames) - 1)
         ]
-        losses.append(sum((after - before) ** 2 for before, after in zip(cosines, cosines[1:])) / (len(frames) - 2))
+        losses.append(sum((after - before) ** 2 for before, after in itertools.pairwise(cosines)) / (len(frames) - 2))
     return float(np.mean(losses))
 
 
 def loss_budget(shape: tuple[int, ...], unit_roundoff: float = 2.0**-53) -> float:
     """Rounding of the loss, absolute, since similarities have size 1 and their differences cancel.
 
-    A norm, a division, a dot product and the mean are chains of at most 3 sums over the entries and a few single operations; the square
-    doubles the error of a difference of size at most 2.
+    A norm, a division, a dot product and the mean are chains of at most 3 sums over the entries and a few single
+    operations; the square doubles the error of a difference of size at most 2.
     """
     return 4 * relative_budget(3 * int(np.prod(shape)) + 16, unit_roundoff)
 
@@ -59,11 +66,16 @@ def test_torch_and_jax_gradients_agree(similarity, seed, epsilon):
     features = features_of(seed, SHAPES[similarity])
     tensor = torch.from_numpy(features).requires_grad_()
     temporal_loss(tensor, similarity=similarity, epsilon=epsilon).backward()
-    from_jax = jax.grad(lambda array: temporal_loss(array, similarity=similarity, epsilon=epsilon))(jnp.asarray(features))
-    # The gradient of a frame is at most 8 / ||F_t||, so ||F_t|| times it is of size 8, and it is this product that rounds like the loss.
-    norms = np.linalg.norm(features, axis=1, keepdims=True) if similarity == "pixel" else np.linalg.norm(
-        features.reshape(len(features), -1), axis=1
-    ).reshape(-1, 1, 1, 1)
+    from_jax = jax.grad(lambda array: temporal_loss(array, similarity=similarity, epsilon=epsilon))(
+        jnp.asarray(features)
+    )
+    # The gradient of a frame is at most 8 / ||F_t||, so ||F_t|| times it is of size 8, and it is this product that
+    # rounds like the loss.
+    norms = (
+        np.linalg.norm(features, axis=1, keepdims=True)
+        if similarity == "pixel"
+        else np.linalg.norm(features.reshape(len(features), -1), axis=1).reshape(-1, 1, 1, 1)
+    )
     assert np.max(np.abs(norms * (tensor.grad.numpy() - np.asarray(from_jax)))) <= 8 * loss_budget(features.shape)
 
 
@@ -93,12 +105,15 @@ def test_the_index_and_the_weight():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_computed_in_single(dtype):
-    """A sum of 4096 squares of size 100 overflows float16; the similarities are those of the rounded entries all the same."""
+    """A sum of 4096 squares of size 100 overflows float16; the similarities are those of the rounded entries all the
+    same."""
     features = (100 * torch.randn(3, 4096, generator=torch.Generator().manual_seed(0))).to(dtype)
     measured = similarities(features)
     assert measured.dtype == torch.float32
     expected = similarities(features.to(torch.float64))
-    assert torch.max(torch.abs(measured.to(torch.float64) - expected)) <= relative_budget(3 * 4096 + 16, FLOAT32_ROUNDOFF)
+    assert torch.max(torch.abs(measured.to(torch.float64) - expected)) <= relative_budget(
+        3 * 4096 + 16, FLOAT32_ROUNDOFF
+    )
 
 
 def test_derivatives_stay_in_range_wherever_norms_do():
@@ -110,7 +125,9 @@ def test_derivatives_stay_in_range_wherever_norms_do():
             np.asarray(jax.grad(temporal_loss)(jnp.asarray(frames * scale))),
             torch.func.grad(temporal_loss)(torch.from_numpy(frames * scale)).numpy(),
         ):
-            assert np.max(np.abs(gradient * scale - np.asarray(reference))) <= 8 * loss_budget(frames.shape, FLOAT32_ROUNDOFF)
+            assert np.max(np.abs(gradient * scale - np.asarray(reference))) <= 8 * loss_budget(
+                frames.shape, FLOAT32_ROUNDOFF
+            )
 
 
 def test_meta_tensors_pass_through():
@@ -135,7 +152,11 @@ def with_value(frame: int, value: float) -> np.ndarray:
         (with_value(2, np.nan), "pixel", ["frame 2, pixel (1, 0)", "nan"]),
         (with_value(2, 0.0), "pixel", ["frame 2, pixel (1, 0)", "squared norm 0;", "epsilon > 0"]),
         (with_value(2, 1e-160), "pixel", ["frame 2, pixel (1, 0)", "at least 1e-292"]),
-        (np.concatenate([np.ones((3, 5)), np.zeros((1, 5))]), "frame", ["frame 3", "squared norm 0;", "at least 1e-292"]),
+        (
+            np.concatenate([np.ones((3, 5)), np.zeros((1, 5))]),
+            "frame",
+            ["frame 3", "squared norm 0;", "at least 1e-292"],
+        ),
         (np.ones((2, 5)), "frame", ["2 frames", "at least 3"]),
         (np.ones(5), "frame", ["(5,)", "(frames, ...)"]),
         (np.ones((4, 5)), "pixel", ["(4, 5)", "(frames, channels, height, width)"]),

@@ -9,8 +9,7 @@ import torch
 
 from theory.evidence import Evidence, FeatureRecord
 from theory.rounding import relative_budget
-from theory.temporal_loss import dead_pixels, hessian_constant, temporal_loss
-from theory.temporal_loss import pixelwise, pixelwise_gradient
+from theory.temporal_loss import dead_pixels, hessian_constant, pixelwise, pixelwise_gradient, temporal_loss
 
 
 def features_of(shape: tuple[int, ...]) -> np.ndarray:
@@ -25,7 +24,8 @@ def test_loss_is_the_mean_over_pixels():
 
 @pytest.mark.parametrize("shape", [(3, 2, 1, 3), (3, 6, 2, 1)], ids=["few channels", "reduced channels"])
 def test_pixels_do_not_interact(shape):
-    """The dense Hessian over all entries has the norm of the worst pixel's own, over P; through the reduction for many channels too."""
+    """The dense Hessian over all entries has the norm of the worst pixel's own, over P; through the reduction for many
+    channels too."""
     features = features_of(shape)
     dense = float(pixelwise.pixelwise_hessian_norm(jnp.asarray(features)))
     by_pixel = pixelwise.hessian_norm_by_pixel(features)

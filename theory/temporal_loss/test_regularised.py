@@ -32,7 +32,8 @@ def test_recorded_lower_constants():
 
 @pytest.mark.parametrize("num_frames", [3, 4, 5, 6])
 def test_lower_constant_is_approached(num_frames):
-    """At distance R eps the far frames still turn by 1/R, so the curvature falls short by a relative O(1/R), here 1e-6."""
+    """At distance R eps the far frames still turn by 1/R, so the curvature falls short by a relative O(1/R), here
+    1e-6."""
     frames = jnp.asarray(nearly_extremal_frames(num_frames, 2, epsilon=0.5))
     measured = float(jax.jit(regularised_hessian_norm)(frames, 0.5))
     expected = 4 * regularised_lower_constant(num_frames)
@@ -54,7 +55,8 @@ def test_smooth_at_zero_frames():
 
 @hypothesis.given(st.integers(0, 2**31 - 1))
 def test_gradient_is_globally_lipschitz(seed):
-    """Pairs across zero included: the whole space is convex, so the Hessian's bound is the Lipschitz constant, with no factor."""
+    """Pairs across zero included: the whole space is convex, so the Hessian's bound is the Lipschitz constant, with no
+    factor."""
     generator = np.random.default_rng(seed)
     scale = 10.0 ** generator.uniform(-3, 3, (2, 3, 1))
     first, second = (jnp.asarray(frames) for frames in scale * generator.normal(size=(2, 3, 2)))

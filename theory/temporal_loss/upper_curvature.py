@@ -4,8 +4,9 @@ Statement. For N >= 3 frames with ||F_t|| >= m > 0, in any dimension,
 
     \lambda_{\max}(\nabla^2 L(F)) \le \frac{C^+_N}{m^2}, \qquad C^+_N = \frac{2}{N-2} \|D_2\|^2,
 
-with D_2 the (N-2) x N second-difference matrix, rows (.., 1, -2, 1, ..). C+_3 = 12, C+_4 = 10, and (N-2) C+_N -> 32. This is the constant that
-gradient descent feels: it is smaller than C_N of C1.hessian for N >= 4, whose extreme curvature is negative.
+with D_2 the (N-2) x N second-difference matrix, rows (.., 1, -2, 1, ..). C+_3 = 12, C+_4 = 10, and (N-2) C+_N -> 32.
+This is the constant that gradient descent feels: it is smaller than C_N of C1.hessian for N >= 4, whose extreme
+curvature is negative.
 
 Hypotheses.
     H1  There are N >= 3 frames.
@@ -108,7 +109,10 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
 CLAIM = Claim(
     id="C1.upper-curvature",
     title="Sharp upper curvature on frames bounded away from zero",
-    statement="On N frames of norm at least m no eigenvalue of the temporal loss's Hessian exceeds C+_N / m^2, and no smaller constant will do.",
+    statement=(
+        "On N frames of norm at least m no eigenvalue of the temporal loss's Hessian exceeds C+_N / m^2, and no "
+        "smaller constant will do."
+    ),
     latex=r"\lambda_{\max}(\nabla^2 L(F)) \le \frac{C^+_N}{m^2},\quad C^+_N = \frac{2}{N-2}\|D_2\|^2",
     hypotheses=(
         Hypothesis("H1", "There are N >= 3 frames."),
@@ -129,5 +133,7 @@ CLAIM = Claim(
     },
     reality=_reality,
     floor=0.999,
-    floor_reason="the supremum is attained in the interior of the search's domain, at frames where the top eigenvalue is simple",
+    floor_reason=(
+        "the supremum is attained in the interior of the search's domain, at frames where the top eigenvalue is simple"
+    ),
 )
