@@ -27,7 +27,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from experiments.editor.files import whole_folder
+from experiments.files import whole_folder
 
 MANIFEST, VALUES, ARRAYS = "manifest.json", "values.json", "arrays.safetensors"
 LIBRARIES = ("numpy", "scipy", "jax", "torch", "diffusers", "peft")
@@ -67,10 +67,10 @@ def digest_folder(folder: Path) -> str:
     return digest_bytes("\n".join(lines).encode())
 
 
-def library_versions() -> dict[str, str]:
-    """Installed versions of the libraries whose kernels decide the last digits."""
+def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Installed versions, by default of the libraries whose kernels decide the last digits."""
     found = {}
-    for name in LIBRARIES:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from experiments.editor import video
 from experiments.editor.clips import load_clip, locate_clip
-from experiments.editor.files import whole_file, whole_folder
+from experiments.files import whole_file, whole_folder
 from experiments.editor.video import read_video, write_video
 
 

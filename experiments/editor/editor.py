@@ -26,7 +26,6 @@ from experiments.editor.adapters import (
     remove_lora,
 )
 from experiments.editor.capture import captured_features
-from experiments.editor.files import whole_file
 from experiments.editor.inversion import (
     PredictNoise,
     Progress,
@@ -38,6 +37,7 @@ from experiments.editor.inversion import (
 )
 from experiments.editor.pipeline import Pipeline, load_pipeline, require_device
 from experiments.editor.tokens import PromptTokens, patch_features
+from experiments.files import whole_file
 
 ADAPTER_FORMAT = "framebound adapter"
 ADAPTER_VERSION = 1

@@ -29,7 +29,7 @@ from safetensors.torch import save
 
 from experiments.editor.capture import captured_features, select_layers
 from experiments.editor.editor import Editor
-from experiments.editor.files import whole_file
+from experiments.files import whole_file
 from theory.temporal_loss import temporal_loss
 
 MINIMUM_FRAMES = 3

@@ -33,7 +33,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils import logging as transformers_logging
 
 from experiments.editor.clips import CLIPS, LOOKS, caption
-from experiments.editor.files import whole_folder
+from experiments.files import whole_folder
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 CONVERSION_ADVICE = (

@@ -36,8 +36,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from experiments.editor.clips import CLIPS, LOOKS, PACKAGE, caption, load_clip
-from experiments.editor.files import whole_file
 from experiments.editor.pipeline import Pipeline, build_pipeline, require_device, require_free, save_pipeline
+from experiments.files import whole_file
 
 DEFAULT_STEPS = 3600
 _BETAS = (0.9, 0.99)
