@@ -13,7 +13,8 @@ import torch
 
 import theory
 from experiments import stages
-from experiments.editor.files import whole_file
+from experiments.editor.evidence import to_evidence
+from experiments.files import whole_file
 from experiments.editor.pipeline import SHIPPED_WEIGHTS
 from experiments.report import audit
 from experiments.report.page import write_report
@@ -80,16 +81,14 @@ _STAGES = (
         stages.adapter, ("experiments.stages",),
     ),
     Stage(
-        "edit", "Invert, reconstruct, edit", ("clip", "adapter"), (*_NETWORK, "num_steps", "guidance_scale"),
-        stages.edit, ("experiments.stages",),
+        "evidence", "Invert and reconstruct", ("clip", "adapter"), (*_NETWORK, "num_steps"), stages.evidence, ("experiments.stages",),
     ),
     Stage(
-        "features", "Capture features", ("clip", "adapter", "edit"), (*_NETWORK, "num_steps", "feature_levels"),
+        "edit", "Edit", ("clip", "adapter", "evidence"), (*_NETWORK, "num_steps", "guidance_scale"), stages.edit, ("experiments.stages",),
+    ),
+    Stage(
+        "features", "Capture features", ("clip", "adapter", "evidence"), (*_NETWORK, "num_steps", "feature_levels"),
         stages.features, ("experiments.stages",),
-    ),
-    Stage(
-        "evidence", "Record round trips", ("clip", "adapter", "edit"), (*_NETWORK, "num_steps", "evidence_steps"),
-        stages.evidence, ("experiments.stages",),
     ),
 )
 
@@ -129,7 +128,7 @@ def _reality_stage(claim: Claim) -> Stage:
 
 @functools.lru_cache(maxsize=1)
 def _evidence(entry: Entry):
-    return stages.load_evidence(entry)
+    return to_evidence(entry.arrays)
 
 
 def _merge(first: ladder.RungResult, second: ladder.RungResult) -> ladder.RungResult:

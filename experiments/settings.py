@@ -6,6 +6,7 @@ from pathlib import Path
 
 PROFILES = ("small", "full")
 MINIMUM_FRAMES = 3
+MINIMUM_LEVELS = 3
 MAX_SEED = 2**31 - 1
 
 
@@ -27,9 +28,8 @@ class Settings:
         num_steps: DDIM steps of inversion and of sampling.
         guidance_scale: of the edit; inversion and reconstruction always use 1.
         adapter_steps, learning_rate, temporal_weight: training of adapter and prompt tokens.
-        round_trip_steps: numbers of steps at which the study of the round trip measures the trained UNet.
+        round_trip_steps: numbers of steps at which the study of the round trip measures the trained UNet, beside `num_steps`.
         ideal_steps: the same for the exact predictors.
-        evidence_steps: DDIM steps of the round trips that the theorems are compared with.
         feature_levels: at how many timesteps features are captured.
         study_instances: random instances per point of a study.
         extra_seeds: further seeds of the random and the adversarial search of every claim.
@@ -52,9 +52,8 @@ class Settings:
     adapter_steps: int = 100
     learning_rate: float = 1e-3
     temporal_weight: float = 0.01
-    round_trip_steps: tuple[int, ...] = (10, 20, 50)
-    ideal_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500, 1000)
-    evidence_steps: int = 20
+    round_trip_steps: tuple[int, ...] = (10, 20)
+    ideal_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500)
     feature_levels: int = 5
     study_instances: int = 256
     extra_seeds: int = 0
@@ -67,7 +66,9 @@ class Settings:
             raise ValueError(f"seed = {self.seed}; an integer in [0, {MAX_SEED}] is needed")
         if self.num_frames < MINIMUM_FRAMES:
             raise ValueError(f"num_frames = {self.num_frames}; at least {MINIMUM_FRAMES} are needed: the loss compares neighbouring pairs")
-        for name in ("frame_stride", "num_steps", "adapter_steps", "evidence_steps", "feature_levels", "study_instances"):
+        if self.num_steps < MINIMUM_LEVELS:
+            raise ValueError(f"num_steps = {self.num_steps}; at least {MINIMUM_LEVELS} are needed: features are taken at three noise levels")
+        for name in ("frame_stride", "adapter_steps", "feature_levels", "study_instances"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; at least 1 is needed")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -100,8 +101,7 @@ _PRESETS = {
     "full": {
         "num_frames": 16,
         "adapter_steps": 300,
-        "round_trip_steps": (10, 20, 50, 100, 200),
-        "evidence_steps": 50,
+        "round_trip_steps": (10, 20, 100, 200),
         "feature_levels": 9,
         "study_instances": 2048,
         "extra_seeds": 2,

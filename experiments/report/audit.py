@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import theory
-from experiments.store import ROOT, digest_array
+from experiments.store import ROOT, digest_array, library_versions
 from theory.claim import Claim, Outcome, Tightness, Verdict
 from theory.ladder import Rung, RungResult
 
@@ -236,7 +235,7 @@ def build_audit(
     groups = [group for group in theory.PAPER_CLAIMS if any(record["group"] == group for record in records)]
     return {
         "format": FORMAT,
-        "framebound": version("framebound"),
+        **library_versions(("framebound",)),
         "commit": current_commit(),
         **run,
         "passed": all(record["passed"] for record in records),

@@ -12,7 +12,7 @@ import jinja2
 import latex2mathml.converter
 from markupsafe import Markup
 
-from experiments.editor.files import whole_file
+from experiments.files import whole_file
 
 TEMPLATE = "report.html.j2"
 STYLE = "report.css"

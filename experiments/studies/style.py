@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-from experiments.editor.files import whole_file  # noqa: E402
+from experiments.files import whole_file  # noqa: E402
 from experiments.store import canonical_json  # noqa: E402
 from experiments.studies import find_study  # noqa: E402
 

@@ -1,0 +1,234 @@
+"""The report: self-contained, valid, complete, escaped; figures that are the same bytes twice; formulas that convert."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+import toy
+
+import theory
+from experiments.report import audit as auditing
+from experiments.report import page, table
+from experiments.studies import LADDER, describe, find_study
+from experiments.studies.style import redraw, write_figure
+from theory import ladder
+from theory.claim import Outcome, Verdict
+from theory.ladder import Rung, RungResult
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+EVIL = '<script>alert("x")</script>'
+
+
+def outcome(label, ratio):
+    return Outcome(label, ratio, 1.0, 1e-15, seed=3, witness={"frames": np.eye(2), "large": np.zeros(100)})
+
+
+def synthetic_rungs(claim):
+    """A ladder as it would come out for a claim that passes, without climbing it."""
+    ratios = {auditing.BELOW: 0.5, auditing.ABOVE: 2.0, auditing.RECORDED: 0.1}
+    return [
+        auditing.json_rung(claim, RungResult(rung, True, (outcome(f"{rung} {EVIL}", ratios[auditing.expected_side(claim, rung)]),)))
+        for rung in Rung
+    ]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report on every claim, its folder, and the audit."""
+    out = tmp_path_factory.mktemp("report")
+    records, drawings = [], []
+    for claim in theory.CLAIMS:
+        rungs = synthetic_rungs(claim)
+        records.append({**auditing.claim_record(claim, rungs), "figure": f"claim_{claim.id}"})
+        drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), auditing.figure_data(records[-1], rungs))))
+    strip = {
+        "groups": ["C1", "C2", "C3"], "caption": "strip", "alt": "strip",
+        "numbers": [{"name": "norm", "value": 0.25, "kind": "measured", "group": "C1"}],
+    }
+    run = {
+        "settings": {"profile": "small", "seed": 0}, "versions": {"python": "3"}, "device": "cpu", "weights": "0" * 64,
+        "clip": {"name": EVIL, "shape": [3, 16, 16, 3], "sha256": "0" * 64, "source_prompt": "a", "target_prompt": "b"},
+    }
+    figures = [{"name": "film_strip", **strip}, *({"name": name, **content} for name, content in drawings)]
+    result = auditing.build_audit(records, figures, run)
+    (out / "figures").mkdir()
+    # One drawing stands for all: what is tested here is the page.
+    write_figure(out / "figures", drawings[0][0], drawings[0][1])
+    picture = (out / "figures" / f"{drawings[0][0]}.png").read_bytes()
+    for figure in figures:
+        (out / "figures" / f"{figure['name']}.png").write_bytes(picture)
+    (out / "audit.json").write_text(json.dumps(result))
+    return page.write_report(out).read_text(encoding="utf-8"), out, result
+
+
+class Structure(html.parser.HTMLParser):
+    """Checks that every element that opens closes in order, and collects what a browser would fetch and jump to."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.fetched, self.ids, self.targets, self.images = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.fetched += [attributes[name] for name in ("src", "srcset", "data", "poster") if name in attributes]
+        if tag in ("link", "script", "iframe", "object"):
+            self.fetched.append(f"<{tag}>")
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag == "a":
+            self.targets.append(attributes["href"])
+        if tag == "img":
+            self.images.append(attributes)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+
+def test_structure_is_balanced_and_nothing_is_fetched(report):
+    structure = Structure(report[0])
+    assert structure.fetched and all(address.startswith("data:image/png;base64,") for address in structure.fetched)
+    style = re.search(r"<style>(.*?)</style>", report[0], re.DOTALL).group(1)
+    assert "url(" not in style and "@import" not in style
+
+
+def test_links_lead_somewhere(report):
+    structure = Structure(report[0])
+    assert len(set(structure.ids)) == len(structure.ids)
+    assert {target[1:] for target in structure.targets if target.startswith("#")} <= set(structure.ids)
+    assert all(target.startswith("#") for target in structure.targets)
+
+
+def test_every_picture_has_an_alternative_text(report):
+    assert all(image["alt"].strip() for image in Structure(report[0]).images)
+
+
+def test_every_claim_is_there_with_file_test_and_figure(report):
+    text, _, audit = report
+    assert {record["id"] for record in audit["claims"]} == {claim.id for claim in theory.CLAIMS}
+    for record in audit["claims"]:
+        assert f'id="{page.anchor(record["id"])}"' in text
+        assert f'id="figure-{page.anchor(record["figure"])}"' in text
+        assert record["file"] in text and record["verdict"] in text
+    for group in ("C1", "C2", "C3"):
+        assert f'id="paper-{group}"' in text
+
+
+def test_text_from_outside_is_escaped(report):
+    assert EVIL not in report[0]
+    assert "&lt;script&gt;" in report[0]
+
+
+def test_damaged_audit_and_missing_figure(report, tmp_path):
+    with pytest.raises(ValueError, match="audit.json is missing"):
+        page.write_report(tmp_path)
+    (tmp_path / "audit.json").write_text("{")
+    with pytest.raises(ValueError, match="is no JSON"):
+        page.write_report(tmp_path)
+    (tmp_path / "audit.json").write_text(json.dumps(report[2]))
+    with pytest.raises(ValueError, match=r"film_strip\.png is missing"):
+        page.write_report(tmp_path)
+
+
+@pytest.mark.parametrize("claim", theory.CLAIMS, ids=lambda claim: claim.id)
+def test_formula_converts(claim):
+    structure = Structure(page.mathml(claim.latex))
+    assert structure.fetched == []
+
+
+def test_formula_with_an_unknown_command_is_refused():
+    with pytest.raises(ValueError, match="nosuchcommand"):
+        page.mathml(r"a \nosuchcommand b")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (None, "–"), ("infinity", "∞"), (12, "12"), (0.123456, "0.1235"), (1.0000004, "1.000000"), (0.9991, "0.999100"),
+        (123456.0, "1.23\u2009×\u200910⁵"), (-2.5e-7, "-2.50\u2009×\u200910⁻⁷"),
+    ],
+)
+def test_short_numbers(value, text):
+    assert page.short_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([], "open"),
+        (["proved"], "proved"),
+        (["refuted"], "refuted"),
+        (["proved", "proved after repair"], "proved after repair"),
+        (["refuted", "proved"], "refuted as stated, proved after repair"),
+    ],
+)
+def test_group_verdicts(verdicts, expected):
+    assert auditing.group_verdict(verdicts) == expected
+
+
+def test_deciding_outcome_is_the_one_nearest_to_contradiction():
+    claim = toy.claim()
+    below = auditing.json_rung(claim, RungResult(Rung.ATTACK, True, (outcome("a", 0.3), outcome("b", 0.9))))
+    above = auditing.json_rung(claim, RungResult(Rung.NECESSITY, True, (outcome("a", 5.0), outcome("b", 1.1))))
+    assert (below["worst"]["label"], above["worst"]["label"]) == ("b", "b")
+
+
+def test_witness_is_listed_when_small_and_digested_when_large():
+    witness = auditing.json_witness({"frames": np.eye(2), "large": np.zeros(100)})
+    assert witness["frames"] == [[1.0, 0.0], [0.0, 1.0]]
+    assert witness["large"]["shape"] == [100] and len(witness["large"]["sha256"]) == 64
+
+
+def test_ratio_that_is_infinite_is_written_as_a_word():
+    assert auditing.json_outcome(Outcome("x", 1.0, 0.0, 1e-15))["ratio"] == "infinity"
+
+
+def test_ladder_of_a_toy_claim_is_described_truly():
+    """The rungs in the audit are those that the ladder climbed, for a true claim and for one with a false bound."""
+    for bound, passed in ((1.0, True), (0.9, False)):
+        claim = toy.claim(bound=bound)
+        rungs = [auditing.json_rung(claim, result) for result in ladder.verify(claim)]
+        assert all(rung["passed"] for rung in rungs) == passed
+
+
+def every_look():
+    """Data for every kind of ladder figure: all verdicts, ratios far off the axis, infinite ones, and single points."""
+    for claim in (toy.claim(), *(claim for claim in theory.CLAIMS if claim.verdict is Verdict.REFUTED)):
+        record = {name: getattr(claim, name) for name in ("id", "group", "title", "statement")}
+        record |= {"verdict": str(claim.verdict), "tightness": str(claim.tightness)}
+        rungs = synthetic_rungs(claim)
+        rungs[0]["ratios"], rungs[1]["worst"]["ratio"] = [1e-300, 1e300], "infinity"
+        rungs[2]["ratios"] = list(np.geomspace(1e-6, 1, 256))
+        yield describe(find_study(LADDER), auditing.figure_data(record, rungs))
+
+
+def test_figures_are_the_same_bytes_twice_and_redrawn(tmp_path):
+    for number, content in enumerate(every_look()):
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write_figure(tmp_path / folder, f"figure{number}", content)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == files
+    for path in (tmp_path / "a").glob("*.p*"):
+        path.unlink()
+    assert redraw(tmp_path / "a") == sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == files
+    assert all(b"/CreationDate" not in content for name, content in files.items() if name.endswith(".pdf"))
+
+
+def test_table_marks_what_has_not_been_measured():
+    text = table.verdict_table(None)
+    assert text.count("\n| ") >= len(theory.CLAIMS)
+    assert "| – | – |" in text
