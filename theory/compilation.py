@@ -1,0 +1,35 @@
+"""Keep compiled JAX programs between processes: the checks spend most of their time in the compiler, on programs that rarely change."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def keep_compiled_programs(folder: str | os.PathLike | None = None) -> Path | None:
+    """Switch on JAX's persistent compilation cache for this process.
+
+    A program is looked up by its text, the versions of JAX and XLA and the processor, so an entry can be stale only by being unused; removing
+    the folder is always safe.
+
+    Args:
+        folder: where the programs are kept; None is `framebound/jax` in $XDG_CACHE_HOME or ~/.cache. The environment variable
+            JAX_COMPILATION_CACHE_DIR, where it is set, decides instead of the default.
+
+    Returns:
+        The folder, or None where it cannot be written and every process compiles for itself.
+    """
+    if folder is None and "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    target = root / "framebound" / "jax" if folder is None else Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(target, os.W_OK):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(target))
+    # Programs that compile faster than this are read from disk no faster.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return target
