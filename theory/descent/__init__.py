@@ -2,5 +2,6 @@
 
 from theory.descent.feature_descent import Descent, descend, feature_step_limit
 from theory.descent.landscape import critical_values, least_critical_value
+from theory.descent.local_minimum import loss_bound
 
-__all__ = ["Descent", "critical_values", "descend", "feature_step_limit", "least_critical_value"]
+__all__ = ["Descent", "critical_values", "descend", "feature_step_limit", "least_critical_value", "loss_bound"]

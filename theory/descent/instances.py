@@ -25,37 +25,37 @@ def draw_normals(key: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> Param
 
 
 def normal_direction(unit: jax.Array, turn: jax.Array) -> jax.Array:
-    """The unit vector normal to `unit` (d,), d >= 2, in the half plane of `turn`; any one where the turn is parallel to it."""
-    normal = turn - jnp.sum(turn * unit) * unit
-    basis = jax.nn.one_hot(jnp.argmin(jnp.abs(unit)), unit.shape[0], dtype=unit.dtype)
-    spare = basis - jnp.sum(basis * unit) * unit
-    # Below that the subtraction has cancelled all but the rounding of the turn, which need not be normal to anything.
-    lost = jnp.sum(normal**2) <= 2.0**-40 * jnp.sum(turn**2)
-    normal = instances.unit_rows(jnp.where(lost, spare, normal)[None])[0]
-    return instances.unit_rows((normal - jnp.sum(normal * unit) * unit)[None])[0]
+    """A unit vector normal to `unit` (d,), d >= 2; every one is reached by some `turn` (d - 1,) of any real numbers.
+
+    The Householder reflection that takes the first basis vector to plus or minus `unit` takes the turn, put into the other coordinates, to a
+    normal vector: nothing cancels and no turn is degenerate.
+    """
+    sign = jnp.where(unit[0] >= 0, 1.0, -1.0)
+    axis = unit.at[0].add(sign)
+    padded = jnp.pad(instances.unit_rows(turn[None])[0], (1, 0))
+    return padded - jnp.sum(axis * padded) / jnp.abs(axis[0]) * axis
 
 
 def chain(similarities: jax.Array, turns: jax.Array) -> jax.Array:
-    """Unit frames with the given similarities.
+    """Unit frames with the given similarities, the first along the first axis.
 
-        u_{t+1} = s_t u_t + sqrt(1 - s_t^2) n_t,   n_t normal to u_t, towards turn t + 1
+        u_{t+1} = s_t u_t + sqrt(1 - s_t^2) n_t,   n_t normal to u_t
 
     Where s_t is exactly 1 or -1 the next frame is exactly plus or minus the last.
 
     Args:
         similarities: (N - 1,) in [-1, 1].
-        turns: (N, d) any real numbers, d >= 2; row 0 gives the first frame.
+        turns: (N - 1, d - 1) any real numbers, d >= 2, which give the normals (see `normal_direction`).
     """
-    first = instances.unit_rows(turns[:1])[0]
+    first = jnp.zeros(turns.shape[1] + 1).at[0].set(1.0)
     sines = jnp.sqrt(jnp.maximum((1 - similarities) * (1 + similarities), 0.0))
 
     def follow(unit: jax.Array, step: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         cosine, sine, turn = step
-        bent = instances.unit_rows((cosine * unit + sine * normal_direction(unit, turn))[None])[0]
-        following = jnp.where(sine > 0, bent, jnp.sign(cosine) * unit)
+        following = cosine * unit + sine * normal_direction(unit, turn)
         return following, following
 
-    _, others = jax.lax.scan(follow, first, (similarities, sines, turns[1:]))
+    _, others = jax.lax.scan(follow, first, (similarities, sines, turns))
     return jnp.concatenate([first[None], others])
 
 

@@ -123,7 +123,7 @@ def _draw(key: jax.Array, *, num_frames: int, dimension: int, critical: int) -> 
         key,
         {
             "similarities": (num_frames - 1,),
-            "turns": (num_frames, dimension - 1 + critical),
+            "turns": (num_frames - 1, dimension - 2 + critical),
             "excess": (num_frames,),
             "swing": (),
             "level": (),
