@@ -1,4 +1,4 @@
-r""""The error remains controlled": refuted without further hypotheses, by a predictor whose round trip grows exponentially.
+r"""The inversion error remains controlled: refuted, by a predictor whose round trip grows exponentially.
 
 Statement, as we read it. One constant C serves all noise predictors and all schedules:
 
@@ -6,8 +6,9 @@ Statement, as we read it. One constant C serves all noise predictors and all sch
 
 the round trip errs by no more than a constant times what its single steps commit. The attack is run with C = 1.
 
-Counterexample, for every C: e(y, sigma) = -L (y - c sigma^2 / 2) + c sigma from y_0 = 0 on N uniform steps of [0, sigma_max] under convention S, with
-h L <= 1, smooth in both arguments. All defects point one way, every sampling step multiplies the error by 1 + h L, and
+Counterexample, for every C: e(y, sigma) = -L (y - c sigma^2 / 2) + c sigma from y_0 = 0 on N uniform steps of [0,
+sigma_max] under convention S, with h L <= 1, smooth in both arguments. All defects point one way, every sampling step
+multiplies the error by 1 + h L, and
 
     |E_0| \ge \frac{h c}{L} \bigl((1 + hL)^N - 1\bigr), \qquad
     \frac{|E_0|}{\sum_k |d_k|} \to \frac{e^{L \sigma_{\max}} - 1}{L \sigma_{\max}} \quad (N \to \infty),
@@ -16,11 +17,13 @@ so more steps do not help the ratio. With L sigma_max = log2(2 C N), 2 C N <= 2^
 
 Hypotheses.
     H1  The noise levels increase, one predictor serves both directions, and sampling starts where the inversion ended.
-    H2  (missing in the statement) The predictor is the exact score of log-concave data. With it C = 1 serves: theorem C3.log-concave.
+    H2  (missing in the statement) The predictor is the exact score of log-concave data. With it C = 1 serves: theorem
+        C3.log-concave.
 
 **Lower**: no constant will do.
 
-In the paper: claim C3, in the abstract's words; the hypotheses of its theorem are not known to us. Proof: paper_notes.md, section C3.stated.
+In the paper: claim C3, in the abstract's words; the hypotheses of its theorem are not known to us. Proof:
+paper_notes.md, section C3.stated.
 """
 
 import dataclasses
@@ -57,7 +60,7 @@ def limiting_amplification(lipschitz: float, sigma_max: float) -> float:
 def lipschitz_to_exceed(constant, num_steps: int, sigma_max):
     """The Lipschitz constant with which the counterexample exceeds a proposed constant C >= 1. JAX-traceable.
 
-        L = log2(2 C N) / sigma_max
+    L = log2(2 C N) / sigma_max
     """
     return jnp.log2(2 * constant * num_steps) / sigma_max
 
@@ -114,7 +117,9 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
         total = np.sum(np.linalg.norm(trip.defects, axis=1) + round_trip.recorded_roundings(trip))
         outcomes.append(
             Outcome(
-                f"{record.label}: round trip over total defect", float(np.linalg.norm(trip.errors[0])), float(total),
+                f"{record.label}: round trip over total defect",
+                float(np.linalg.norm(trip.errors[0])),
+                float(total),
                 relative_budget(instances.operations(num_steps=len(trip.defects))),
             )
         )
@@ -124,10 +129,17 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
 CLAIM = Claim(
     id="C3.stated",
     title="The inversion error remains controlled, unqualified",
-    statement="For all noise predictors and schedules the round-trip error of DDIM inversion is at most one constant times the sum of its one-step defects.",
+    statement=(
+        "For all noise predictors and schedules the round-trip error of DDIM inversion is at most one constant times "
+        "the sum of its one-step defects."
+    ),
     latex=r"\exists C\ \forall \epsilon, (\sigma_k):\quad \|E_0\| \le C \sum_k \|d_k\|",
     hypotheses=(
-        Hypothesis("H1", "The noise levels increase, one predictor serves both directions, and sampling starts where the inversion ended."),
+        Hypothesis(
+            "H1",
+            "The noise levels increase, one predictor serves both directions, and sampling starts where the inversion "
+            "ended.",
+        ),
         Hypothesis("H2", "(missing in the statement) The predictor is the exact score of log-concave data."),
     ),
     verdict=Verdict.REFUTED,

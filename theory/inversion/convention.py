@@ -6,8 +6,8 @@ Statement. For any noise predictor eps, with abar_k the value of alphas_cumprod 
     x_{k+1} = \sqrt{\bar\alpha_{k+1}}\, \hat x_0 + \sqrt{1 - \bar\alpha_{k+1}}\, \epsilon,
     \qquad \epsilon = \epsilon(x_k, t_{k+1}),
 
-is y_{k+1} = y_k + (sigma_{k+1} - sigma_k) e_{k+1}(y_k sqrt((1 + sigma_{k+1}^2) / (1 + sigma_k^2))) in the variables y = x / sqrt(abar). On data
-N(mu, diag(lambda)) this has a closed form,
+is y_{k+1} = y_k + (sigma_{k+1} - sigma_k) e_{k+1}(y_k sqrt((1 + sigma_{k+1}^2) / (1 + sigma_k^2))) in the variables
+y = x / sqrt(abar). On data N(mu, diag(lambda)) this has a closed form,
 
     y_{k+1} = y_k + (\sigma_{k+1} - \sigma_k) \frac{\sigma_{k+1}}{\lambda + \sigma_{k+1}^2}
               \Bigl( y_k \sqrt{\tfrac{1 + \sigma_{k+1}^2}{1 + \sigma_k^2}} - \mu \Bigr),
@@ -22,7 +22,8 @@ Hypotheses.
 
 **Identity**: both sides agree on every instance.
 
-In the paper: the inversion procedure of claim C3, by diffusers in the companion code. Proof: paper_notes.md, section C3.convention.
+In the paper: the inversion procedure of claim C3, by diffusers in the companion code. Proof: paper_notes.md, section
+C3.convention.
 """
 
 from collections.abc import Sequence
@@ -44,10 +45,11 @@ DIMENSION = 3
 STEP_OPERATIONS = 128
 """Roundings of one step, in units of its result.
 
-The longest chain of the scheduler's formula, the predictor in it included, has some 16 roundings. Its operands are y_k, sigma_k eps and
-sigma_{k+1} eps, its result is y_k + (sigma_{k+1} - sigma_k) eps with both terms of one sign. For mu = 0 the operands are at most 4 times the result:
-if sigma_k <= sigma_{k+1} / 2, then sigma_k + sigma_{k+1} <= 3 (sigma_{k+1} - sigma_k); else sigma_{k+1} |eps| <= |y_k| sqrt((1 + sigma_{k+1}^2) / (1 +
-sigma_k^2)) <= 2 |y_k|. A mean across the origin, no further from it than the state, at most doubles eps: 8 times the result, and 16 * 8 = 128.
+The longest chain of the scheduler's formula, the predictor in it included, has some 16 roundings. Its operands are y_k,
+sigma_k eps and sigma_{k+1} eps, its result is y_k + (sigma_{k+1} - sigma_k) eps with both terms of one sign. For mu = 0
+the operands are at most 4 times the result: if sigma_k <= sigma_{k+1} / 2, then sigma_k + sigma_{k+1} <= 3 (sigma_{k+1}
+- sigma_k); else sigma_{k+1} |eps| <= |y_k| sqrt((1 + sigma_{k+1}^2) / (1 + sigma_k^2)) <= 2 |y_k|. A mean across the
+origin, no further from it than the state, at most doubles eps: 8 times the result, and 16 * 8 = 128.
 """
 
 
@@ -76,7 +78,8 @@ def gaussian_step(state, mean, variances, sigma_from, sigma_to, convention: Conv
 
 
 def _predict_latent(latent, alphas_cumprod, mean, variances):
-    """eps(x, t) of data N(mean, diag(variances)), from the latent itself: sqrt(1 - abar) (x - sqrt(abar) mu) / (abar lambda + 1 - abar)."""
+    """eps(x, t) of data N(mean, diag(variances)), from the latent itself: sqrt(1 - abar) (x - sqrt(abar) mu) / (abar
+    lambda + 1 - abar)."""
     noise = 1 - alphas_cumprod
     return noise**0.5 * (latent - alphas_cumprod**0.5 * mean) / (alphas_cumprod * variances + noise)
 
@@ -87,7 +90,8 @@ def _scheduled(instance: Instance):
     latent = abar[0] ** 0.5 * instance["start"]
     for step in range(abar.shape[0] - 1):
         prediction = _predict_latent(latent, evaluated[step], instance["mean"], instance["variances"])
-        # A network that predicts v: the inverse scheduler converts it at the lower level, though it was evaluated at the upper one.
+        # A network that predicts v: the inverse scheduler converts it at the lower level, though it was evaluated at
+        # the upper one.
         clean = (latent - (1 - evaluated[step]) ** 0.5 * prediction) / evaluated[step] ** 0.5
         velocity = evaluated[step] ** 0.5 * prediction - (1 - evaluated[step]) ** 0.5 * clean
         converted = abar[step] ** 0.5 * velocity + (1 - abar[step]) ** 0.5 * latent
@@ -102,7 +106,9 @@ def _closed_form(instance: Instance, convention: Convention = Convention.T):
     sigmas = ((1 - abar) / abar) ** 0.5
     state = instance["start"]
     for step in range(abar.shape[0] - 1):
-        state = gaussian_step(state, instance["mean"], instance["variances"], sigmas[step], sigmas[step + 1], convention)
+        state = gaussian_step(
+            state, instance["mean"], instance["variances"], sigmas[step], sigmas[step + 1], convention
+        )
     return abar[-1] ** 0.5 * instances.norms(state)
 
 
@@ -118,7 +124,8 @@ def _draw(key: jax.Array, *, num_steps: int) -> Parameters:
 
 
 def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
-    """Levels in (0, 1], and a mean on the other side of the origin than the state, so that no step subtracts two like terms."""
+    """Levels in (0, 1], and a mean on the other side of the origin than the state, so that no step subtracts two like
+    terms."""
     sigmas = instances.increasing_levels(parameters["first_level"], parameters["increments"])
     abar = 1 / (1 + sigmas**2)
     start = parameters["start"]
@@ -160,7 +167,9 @@ def witness(*, num_steps: int) -> Instance:
 
 def _broken(label: str, **changes) -> Outcome:
     size = SIZES[0]
-    return PROBLEM.outcome(dict(witness(**dict(size))) | {name: jnp.asarray(value) for name, value in changes.items()}, size, label)
+    return PROBLEM.outcome(
+        dict(witness(**dict(size))) | {name: jnp.asarray(value) for name, value in changes.items()}, size, label
+    )
 
 
 _FAR_LEVELS = 1 / (1 + np.asarray([2.0, 3.0]) ** 2)
@@ -168,13 +177,19 @@ _FAR_LEVELS = 1 / (1 + np.asarray([2.0, 3.0]) ** 2)
 
 def _evaluated_below() -> Outcome:
     return _broken(
-        "timestep of the lower level", alphas_cumprod=_FAR_LEVELS, evaluated_alphas_cumprod=_FAR_LEVELS[:1], variances=np.full(DIMENSION, 0.25)
+        "timestep of the lower level",
+        alphas_cumprod=_FAR_LEVELS,
+        evaluated_alphas_cumprod=_FAR_LEVELS[:1],
+        variances=np.full(DIMENSION, 0.25),
     )
 
 
 def _velocity() -> Outcome:
     return _broken(
-        "v-prediction", alphas_cumprod=_FAR_LEVELS, evaluated_alphas_cumprod=_FAR_LEVELS[1:], mean=np.full(DIMENSION, -10.0),
+        "v-prediction",
+        alphas_cumprod=_FAR_LEVELS,
+        evaluated_alphas_cumprod=_FAR_LEVELS[1:],
+        mean=np.full(DIMENSION, -10.0),
         predicts_velocity=True,
     )
 
@@ -182,8 +197,12 @@ def _velocity() -> Outcome:
 def _clipped() -> Outcome:
     # Far below the data's mean the step subtracts noise from a large predicted sample; clipping keeps the noise only.
     return _broken(
-        "clip_sample", alphas_cumprod=_FAR_LEVELS, evaluated_alphas_cumprod=_FAR_LEVELS[1:], mean=np.full(DIMENSION, 10.0),
-        variances=np.ones(DIMENSION), clip_range=1.0,
+        "clip_sample",
+        alphas_cumprod=_FAR_LEVELS,
+        evaluated_alphas_cumprod=_FAR_LEVELS[1:],
+        mean=np.full(DIMENSION, 10.0),
+        variances=np.ones(DIMENSION),
+        clip_range=1.0,
     )
 
 
@@ -202,14 +221,20 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
             levels = states / np.reshape(roots, shape)
             moves = np.reshape(step_sizes, shape) * predictions
             deviation = levels[1:] - levels[:-1] - moves
-            operands = np.abs(levels[1:]) + np.abs(levels[:-1]) + np.reshape(sigmas[1:] + sigmas[:-1], shape) * np.abs(predictions)
+            operands = (
+                np.abs(levels[1:])
+                + np.abs(levels[:-1])
+                + np.reshape(sigmas[1:] + sigmas[:-1], shape) * np.abs(predictions)
+            )
             axes = tuple(range(1, states.ndim))
             measured = np.sqrt(np.sum(deviation**2, axis=axes))
             rounding = relative_budget(STEP_OPERATIONS) * np.sqrt(np.sum(operands**2, axis=axes))
             step = int(np.argmax(measured / rounding))
             outcomes.append(
                 Outcome(
-                    f"{record.label}: {name}, step {step}, against rounding", float(measured[step]), float(rounding[step]),
+                    f"{record.label}: {name}, step {step}, against rounding",
+                    float(measured[step]),
+                    float(rounding[step]),
                     relative_budget(states[0].size),
                 )
             )
@@ -220,11 +245,13 @@ CLAIM = Claim(
     id="C3.convention",
     title="diffusers' inverse DDIM step in closed form",
     statement=(
-        "The step of diffusers' DDIMInverseScheduler is one explicit Euler step of the DDIM equation that evaluates the network at the lower "
-        "latent with the timestep of the upper level (convention T); on Gaussian data it has a closed form."
+        "The step of diffusers' DDIMInverseScheduler is one explicit Euler step of the DDIM equation that evaluates "
+        "the network at the lower latent with the timestep of the upper level (convention T); on Gaussian data it has "
+        "a closed form."
     ),
     latex=(
-        r"y_{k+1} = y_k + (\sigma_{k+1} - \sigma_k)\, e_{k+1}\!\left(y_k \sqrt{\tfrac{1+\sigma_{k+1}^2}{1+\sigma_k^2}}\right)"
+        r"y_{k+1} = y_k + (\sigma_{k+1} - \sigma_k)\, e_{k+1}\!\left(y_k "
+        r"\sqrt{\tfrac{1+\sigma_{k+1}^2}{1+\sigma_k^2}}\right)"
     ),
     hypotheses=(
         Hypothesis("H1", "0 < alphas_cumprod[k+1] < alphas_cumprod[k] <= 1."),

@@ -1,12 +1,14 @@
 r"""DDIM inversion and sampling on exact noise predictors, in JAX, in the variables y and sigma of schedule.py.
 
-Level 0 is the data end, level N the noise end, h_k = sigma_{k+1} - sigma_k, and e_k(y) = eps(y / sqrt(1 + sigma_k^2), t_k).
+Level 0 is the data end, level N the noise end, h_k = sigma_{k+1} - sigma_k, and e_k(y) = eps(y / sqrt(1 + sigma_k^2),
+t_k).
 
     inversion   z_{k+1} = z_k + h_k e^_k        with e^_k by the convention
     sampling    w_k = w_{k+1} - h_k e_{k+1}(w_{k+1}),   w_N = z_N
     S           e^_k = e_k(z_k)                 state and timestep of the lower level
     T           e^_k = e_{k+1}(z_k sqrt((1 + sigma_{k+1}^2) / (1 + sigma_k^2)))
-                                                x_k with the timestep of the upper level: diffusers' DDIMInverseScheduler
+                                                x_k with the timestep of the upper level: diffusers'
+                                                    DDIMInverseScheduler
     Y           e^_k = e_{k+1}(z_k)             y_k with the timestep of the upper level
     defect      d_k = h_k (e_{k+1}(z_{k+1}) - e^_k)
     error       E_k = w_k - z_k
@@ -100,7 +102,8 @@ def invert(
 
 
 def sample(predict: Predictor, sigmas: jax.Array, start: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The sampling trajectory w_0, .., w_N = start, (N + 1, dimension), and its predictions e_{k+1}(w_{k+1}), (N, dimension)."""
+    """The sampling trajectory w_0, .., w_N = start, (N + 1, dimension), and its predictions e_{k+1}(w_{k+1}), (N,
+    dimension)."""
 
     def step(state: jax.Array, index: jax.Array):
         prediction = predict(state, index + 1)
@@ -146,19 +149,27 @@ def recorded_round_trip(record: RoundTripRecord) -> RoundTrip:
     sigmas = noise_levels(np.asarray(record.alphas_cumprod, dtype=np.float64))
     num_steps = len(sigmas) - 1
     expected = {
-        "inversion": num_steps + 1, "sampling": num_steps + 1, "inversion_predictions": num_steps,
-        "sampling_predictions": num_steps, "predictions_at_inversion": num_steps,
+        "inversion": num_steps + 1,
+        "sampling": num_steps + 1,
+        "inversion_predictions": num_steps,
+        "sampling_predictions": num_steps,
+        "predictions_at_inversion": num_steps,
     }
     flat = {}
     for name, length in expected.items():
         array = np.asarray(getattr(record, name), dtype=np.float64)
         if array.shape != (length, *record.inversion.shape[1:]):
             raise ValueError(
-                f"{record.label}: {name} has shape {array.shape}; {(length, *record.inversion.shape[1:])} is needed for {num_steps} steps"
+                f"{record.label}: {name} has shape {array.shape}; {(length, *record.inversion.shape[1:])} is needed "
+                f"for {num_steps} steps"
             )
         flat[name] = array.reshape(length, -1)
     scale = np.sqrt(1 + sigmas**2)[:, None]
     return RoundTrip(
-        sigmas, scale * flat["inversion"], scale * flat["sampling"], flat["inversion_predictions"], flat["sampling_predictions"],
+        sigmas,
+        scale * flat["inversion"],
+        scale * flat["sampling"],
+        flat["inversion_predictions"],
+        flat["sampling_predictions"],
         flat["predictions_at_inversion"],
     )

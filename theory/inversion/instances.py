@@ -1,4 +1,5 @@
-"""Instances shared by the theorems on round trips: noise levels and predictors of known Lipschitz constant, drawn or explicit."""
+"""Instances shared by the theorems on round trips: noise levels and predictors of known Lipschitz constant, drawn or
+explicit."""
 
 import jax
 import jax.numpy as jnp
@@ -13,23 +14,26 @@ SIZES: tuple[Size, ...] = ((("num_steps", 3),), (("num_steps", 8),))
 OPERATIONS_PER_STEP = 40
 """Roundings on the longest chain of one step of inversion, sampling and defect, with a predictor evaluated at each.
 
-A matrix-vector product in two dimensions (4), a tanh (4), blend, scale and offset (6), the convention's ratio (6): 20 for a prediction; the
-step's increment, product and sum (3), the same in the difference of two predictions (6), a norm (4). 40 is a round number above their sum.
+A matrix-vector product in two dimensions (4), a tanh (4), blend, scale and offset (6), the convention's ratio (6): 20
+for a prediction; the step's increment, product and sum (3), the same in the difference of two predictions (6), a norm
+(4). 40 is a round number above their sum.
 """
 
 
 def operations(*, num_steps: int) -> int:
     """Roundings of a round trip, in units of the round-trip error of the Groenwall predictor.
 
-    The rounding defects of a step are OPERATIONS_PER_STEP roundings of its operands. On uniform steps of [0, s] that predictor has states of at
-    most c s^2 / 2, four of which enter a step, and predictions of which the step takes h times less: at most 4 c s^2 together, against a
-    defect of at least c h^2 = c s^2 / N^2. A step is thus conditioned 4 N^2 at worst, and growth acts on both alike.
+    The rounding defects of a step are OPERATIONS_PER_STEP roundings of its operands. On uniform steps of [0, s] that
+    predictor has states of at most c s^2 / 2, four of which enter a step, and predictions of which the step takes h
+    times less: at most 4 c s^2 together, against a defect of at least c h^2 = c s^2 / N^2. A step is thus conditioned 4
+    N^2 at worst, and growth acts on both alike.
     """
     return 4 * OPERATIONS_PER_STEP * num_steps**2
 
 
 def bounded_exp(parameters: jax.Array, limit: float) -> jax.Array:
-    """exp of the parameters, held between exp(-limit) and exp(limit) smoothly, so that any real parameter gives a finite positive number."""
+    """exp of the parameters, held between exp(-limit) and exp(limit) smoothly, so that any real parameter gives a
+    finite positive number."""
     return jnp.exp(limit * jnp.tanh(parameters / limit))
 
 
@@ -122,7 +126,11 @@ def instance(parameters: Parameters, *, num_steps: int) -> Instance:
 def table_round_trip(instance: Instance) -> RoundTrip:
     """The round trip of an instance."""
     return round_trip(
-        predictor(instance), instance["sigmas"], instance["start"], instance["convention"], start_offset=instance["start_offset"]
+        predictor(instance),
+        instance["sigmas"],
+        instance["start"],
+        instance["convention"],
+        start_offset=instance["start_offset"],
     )
 
 
@@ -132,24 +140,31 @@ def norms(vectors):
 
 
 def operands(trip: RoundTrip):
-    """Norms of the states and of the predictions that enter each step up and down, each (N,); NumPy or JAX as the trip."""
+    """Norms of the states and of the predictions that enter each step up and down, each (N,); NumPy or JAX as the
+    trip."""
     levels = norms(trip.inversion) + norms(trip.sampling)
-    predictions = norms(trip.inversion_predictions) + norms(trip.sampling_predictions) + norms(trip.predictions_at_inversion)
+    predictions = (
+        norms(trip.inversion_predictions) + norms(trip.sampling_predictions) + norms(trip.predictions_at_inversion)
+    )
     return levels[1:] + levels[:-1], predictions
 
 
 def rounding_defects(trip: RoundTrip, sensitivity: jax.Array, constants: jax.Array) -> jax.Array:
-    """What floating-point arithmetic adds to each defect, (N,): a step is exact up to its roundings, scaled to its operands.
+    """What floating-point arithmetic adds to each defect, (N,): a step is exact up to its roundings, scaled to its
+    operands.
 
-    A prediction L (R y + ..) + b is rounded by at most gamma (L ||y|| + constants), a step by gamma times its operands. The theorem holds for
-    the computed trajectories with these defects added, and without them a bound that is exactly zero would be broken by rounding.
+    A prediction L (R y + ..) + b is rounded by at most gamma (L ||y|| + constants), a step by gamma times its operands.
+    The theorem holds for the computed trajectories with these defects added, and without them a bound that is exactly
+    zero would be broken by rounding.
 
     Args:
         sensitivity: (N,) Lipschitz constant of the predictor at the upper level of each step.
         constants: (N,) norm of its parts that do not depend on the state.
     """
     states, used = operands(trip)
-    return relative_budget(OPERATIONS_PER_STEP) * (states + jnp.abs(trip.steps) * (used + sensitivity * states + constants))
+    return relative_budget(OPERATIONS_PER_STEP) * (
+        states + jnp.abs(trip.steps) * (used + sensitivity * states + constants)
+    )
 
 
 def table_constants(table: Instance) -> jax.Array:

@@ -1,8 +1,10 @@
-r"""Log-concave data: every sampling step is non-expansive, whatever its size, and the round-trip error has no exponential.
+r"""Log-concave data: sampling steps of any size are non-expansive, and the round-trip error has no exponential.
 
-Statement. Let e be the exact noise predictor of data with density p_0, -grad^2 log p_0 >= m I with m >= 0. Then for every step size
+Statement. Let e be the exact noise predictor of data with density p_0, -grad^2 log p_0 >= m I with m >= 0. Then for
+every step size
 
-    0 \le I - h_k \nabla e_{k+1} \le \rho_k I, \qquad \rho_k = 1 - \frac{h_k m \sigma_{k+1}}{1 + m \sigma_{k+1}^2} \le 1,
+    0 \le I - h_k \nabla e_{k+1} \le \rho_k I, \qquad
+    \rho_k = 1 - \frac{h_k m \sigma_{k+1}}{1 + m \sigma_{k+1}^2} \le 1,
 
 and the round-trip error of DDIM inversion, under any convention, is at most
 
@@ -14,11 +16,12 @@ Hypotheses.
     H3  The noise levels increase from the data to the noise.
     H4  Sampling starts where the inversion ended.
 
-**Tight**: attained by N(mu, I / m) from every start under convention S, where d_k = h_k^2 (z_k - mu) / (m v_k v_{k+1}), v_k = 1 / m + sigma_k^2, point
-one way and every step contracts by exactly rho_k. For m -> 0 the sum of the defects itself is approached.
+**Tight**: attained by N(mu, I / m) from every start under convention S, where d_k = h_k^2 (z_k - mu) / (m v_k v_{k+1}),
+v_k = 1 / m + sigma_k^2, point one way and every step contracts by exactly rho_k. For m -> 0 the sum of the defects
+itself is approached.
 
-In the paper: not there; it is the structure under which claim C3 holds without an exponential. Proof: paper_notes.md, section
-C3.log-concave.
+In the paper: not there; it is the structure under which claim C3 holds without an exponential. Proof: paper_notes.md,
+section C3.log-concave.
 """
 
 from collections.abc import Sequence
@@ -39,11 +42,13 @@ from theory.rounding import relative_budget
 
 DIMENSION = instances.DIMENSION
 VARIANCE_FLOOR = 1e-2
-"""Share of the mean variance added to each coordinate of a Gaussian fitted to a few frames, since some pixels do not change at all."""
+"""Share of the mean variance added to each coordinate of a Gaussian fitted to a few frames, since some pixels do not
+change at all."""
 
 
 def log_concave_growth(sigmas: Any, log_concavity: Any) -> Any:
-    """The factor by which each sampling step contracts at least, on the exact score of data with -grad^2 log p_0 >= m I.
+    """The factor by which each sampling step contracts at least, on the exact score of data with -grad^2 log p_0 >= m
+    I.
 
         rho_k = 1 - h_k m sigma_{k+1} / (1 + m sigma_{k+1}^2)
 
@@ -63,14 +68,16 @@ def log_concave_growth(sigmas: Any, log_concavity: Any) -> Any:
     sigmas, _ = as_vector("noise levels", sigmas)
     if not is_traced(log_concavity) and not (np.isfinite(log_concavity) and log_concavity >= 0):
         raise ValueError(
-            f"log_concavity = {log_concavity}; a finite number >= 0 is needed: for data that are not log-concave use round_trip.step_growth"
+            f"log_concavity = {log_concavity}; a finite number >= 0 is needed: for data that are not log-concave use "
+            "round_trip.step_growth"
         )
     upper = sigmas[1:]
     return 1 - (upper - sigmas[:-1]) * log_concavity * upper / (1 + log_concavity * upper**2)
 
 
 def log_concavity_of_pair(half_distances: Any, stds: Any) -> Any:
-    """The largest m with -grad^2 log p_0 >= m I for the data of `paired_predictor`; negative if they are not log-concave.
+    """The largest m with -grad^2 log p_0 >= m I for the data of `paired_predictor`; negative if they are not
+    log-concave.
 
         m = min over axes of (1 - (a / s)^2) / s^2
     """
@@ -92,7 +99,9 @@ def defect_norms(instance: Instance):
     variances = instance["stds"][None, :] ** 2 + instance["sigmas"][1:, None] ** 2
     slopes = instance["sigmas"][1:, None] / variances
     roundings = instances.rounding_defects(
-        trip, instance["scale"] * slopes.max(axis=1), instance["scale"] * instances.norms(slopes * instance["half_distances"][None, :])
+        trip,
+        instance["scale"] * slopes.max(axis=1),
+        instance["scale"] * instances.norms(slopes * instance["half_distances"][None, :]),
     )
     return instances.norms(trip.defects) + roundings
 
@@ -122,7 +131,8 @@ def _draw(key: jax.Array, *, num_steps: int) -> Parameters:
 
 
 def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
-    """Pairs of Gaussians closer than two standard deviations, where their mixture is log-concave; pairing 0 is a Gaussian."""
+    """Pairs of Gaussians closer than two standard deviations, where their mixture is log-concave; pairing 0 is a
+    Gaussian."""
     stds = instances.bounded_exp(parameters["log_std"], 3.0)
     half_distances = stds * jnp.sin(parameters["pairing"]) ** 2
     return {
@@ -134,7 +144,8 @@ def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
         "stds": stds,
         "axes": instances.rotations(parameters["angle"]),
         "scale": jnp.asarray(1.0),
-        # The least of numbers that are at least 0 up to rounding, where the pair stands exactly two standard deviations apart.
+        # The least of numbers that are at least 0 up to rounding, where the pair stands exactly two standard deviations
+        # apart.
         "log_concavity": jnp.maximum(log_concavity_of_pair(half_distances, stds), 0.0),
     }
 
@@ -142,9 +153,10 @@ def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
 def _operations(*, num_steps: int) -> int:
     """Roundings of a round trip, in units of the round-trip error of the witness.
 
-    A step's operands are at most 4 states and a prediction of which the step takes less than a state: 6 z_N. On N(0, I) with steps of h = 1 / 2 its defect
-    is h^2 z_k / (v_k v_{k+1}) >= h^2 z_0 / (1 + sigma_N^2)^2, while z_N <= z_0 sqrt(1 + sigma_N^2) e^h; the error is the sum of the defects, of which the
-    first alone, contracted by nothing, is h^2 z_0 / v_1 = z_0 / 5. So all N steps together are conditioned 6 N * 5 * 2 (1 + N / 2).
+    A step's operands are at most 4 states and a prediction of which the step takes less than a state: 6 z_N. On N(0, I)
+    with steps of h = 1 / 2 its defect is h^2 z_k / (v_k v_{k+1}) >= h^2 z_0 / (1 + sigma_N^2)^2, while z_N <= z_0
+    sqrt(1 + sigma_N^2) e^h; the error is the sum of the defects, of which the first alone, contracted by nothing, is
+    h^2 z_0 / v_1 = z_0 / 5. So all N steps together are conditioned 6 N * 5 * 2 (1 + N / 2).
     """
     return instances.OPERATIONS_PER_STEP * 60 * num_steps * (1 + num_steps)
 
@@ -178,7 +190,11 @@ def _broken(label: str, **changes: Any) -> Outcome:
 def _two_clusters() -> Outcome:
     """Two clusters far apart, started between them: at the ridge the sampling flow separates what lies close."""
     return _broken(
-        "clusters at +-1 of width 0.1", half_distances=[1.0, 0.0], stds=[0.1, 0.1], start=[0.5, 0.0], log_concavity=0.0,
+        "clusters at +-1 of width 0.1",
+        half_distances=[1.0, 0.0],
+        stds=[0.1, 0.1],
+        start=[0.5, 0.0],
+        log_concavity=0.0,
         sigmas=np.linspace(0.0, 1.5, 9),
     )
 
@@ -214,7 +230,8 @@ def _own_step_too(instance: Instance):
 
 
 def fitted_gaussian(record: RoundTripRecord) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The record's clean latents as states y_0, and the mean and per-coordinate variances of a Gaussian fitted to its frames.
+    """The record's clean latents as states y_0, and the mean and per-coordinate variances of a Gaussian fitted to its
+    frames.
 
     Returns:
         states (frames, dimension), mean (dimension,), variances (dimension,).
@@ -222,11 +239,16 @@ def fitted_gaussian(record: RoundTripRecord) -> tuple[np.ndarray, np.ndarray, np
     latents = np.asarray(record.inversion[0], dtype=np.float64) / np.sqrt(record.alphas_cumprod[0])
     states = latents.reshape(len(latents), -1)
     variances = states.var(axis=0)
-    return states, states.mean(axis=0), variances + VARIANCE_FLOOR * max(float(variances.mean()), np.finfo(np.float64).tiny)
+    return (
+        states,
+        states.mean(axis=0),
+        variances + VARIANCE_FLOOR * max(float(variances.mean()), np.finfo(np.float64).tiny),
+    )
 
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
-    """The real clip on the real schedule, with the exact predictor of a Gaussian fitted to its frames: a network is no exact score."""
+    """The real clip on the real schedule, with the exact predictor of a Gaussian fitted to its frames: a network is no
+    exact score."""
     outcomes = []
     for record in evidence.round_trips:
         sigmas = jnp.asarray(noise_levels(record.alphas_cumprod))
@@ -244,7 +266,12 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
             Outcome(
                 f"{record.label}: Gaussian fitted to its frames",
                 float(instances.norms(trip.errors[0])),
-                float(round_trip_bound(instances.norms(trip.defects) + roundings, log_concave_growth(sigmas, float(1 / variances.max())))),
+                float(
+                    round_trip_bound(
+                        instances.norms(trip.defects) + roundings,
+                        log_concave_growth(sigmas, float(1 / variances.max())),
+                    )
+                ),
                 relative_budget(instances.OPERATIONS_PER_STEP * (len(sigmas) + states.size)),
             )
         )
@@ -255,11 +282,13 @@ CLAIM = Claim(
     id="C3.log-concave",
     title="No exponential on log-concave data",
     statement=(
-        "With the exact score of log-concave data every sampling step is non-expansive, however long, so the round-trip error is at most the "
-        "sum of the one-step defects; data that are m-strongly log-concave contract by rho_k at every step besides."
+        "With the exact score of log-concave data every sampling step is non-expansive, however long, so the "
+        "round-trip error is at most the sum of the one-step defects; data that are m-strongly log-concave contract by "
+        "rho_k at every step besides."
     ),
     latex=(
-        r"\|E_0\| \le \sum_k \|d_k\| \prod_{j<k} \rho_j,\quad \rho_k = 1 - \frac{h_k m \sigma_{k+1}}{1 + m \sigma_{k+1}^2} \le 1"
+        r"\|E_0\| \le \sum_k \|d_k\| \prod_{j<k} \rho_j,\quad \rho_k = 1 - \frac{h_k m \sigma_{k+1}}{1 + m "
+        r"\sigma_{k+1}^2} \le 1"
     ),
     hypotheses=(
         Hypothesis("H1", "The data are log-concave: -grad^2 log p_0 >= m I with m >= 0."),
@@ -280,5 +309,8 @@ CLAIM = Claim(
     },
     reality=_reality,
     floor=0.999,
-    floor_reason="attained by Gaussian data under convention S only, whose axes the ascent has to make equally wide or align with the start",
+    floor_reason=(
+        "attained by Gaussian data under convention S only, whose axes the ascent has to make equally wide or align "
+        "with the start"
+    ),
 )

@@ -1,21 +1,24 @@
 r"""Bound A: the round-trip error of DDIM inversion, from what each step commits and how sampling passes it on.
 
-Statement. In the variables y, with z the inversion, w the sampling from w_N = z_N, E_k = w_k - z_k and d_k = h_k (e_{k+1}(z_{k+1}) - e^_k),
+Statement. In the variables y, with z the inversion, w the sampling from w_N = z_N, E_k = w_k - z_k and d_k = h_k
+(e_{k+1}(z_{k+1}) - e^_k),
 
     E_k = E_{k+1} - h_k [e_{k+1}(w_{k+1}) - e_{k+1}(z_{k+1})] - d_k                      (exact)
     \|E_0\| \le \sum_k \|d_k\| \prod_{j<k} (1 + h_j L_{j+1}).
 
-Under convention T (diffusers) ||d_k|| <= h_k L^x_{k+1} ||x_{k+1} - x_k||, L^x the Lipschitz constant in the latent: no regularity of the
-predictor in time is needed. Under S the defect also holds the predictor's change in time.
+Under convention T (diffusers) ||d_k|| <= h_k L^x_{k+1} ||x_{k+1} - x_k||, L^x the Lipschitz constant in the latent: no
+regularity of the predictor in time is needed. Under S the defect also holds the predictor's change in time.
 
 Hypotheses.
     H1  The noise levels increase from the data to the noise.
     H2  L_k is a Lipschitz constant of e_k on a convex set that holds z_k and w_k, for k = 1, .., N-1.
     H3  Sampling starts where the inversion ended: w_N = z_N.
 
-**Tight**: attained by e_k(y) = -L y + b_k with defects of one direction, for which Groenwall's inequality is an equality at every step.
+**Tight**: attained by e_k(y) = -L y + b_k with defects of one direction, for which Groenwall's inequality is an
+equality at every step.
 
-In the paper: claim C3, of which only the wording "remains controlled" is known. Proof: paper_notes.md, section C3.round-trip.
+In the paper: claim C3, of which only the wording "remains controlled" is known. Proof: paper_notes.md, section
+C3.round-trip.
 """
 
 from collections.abc import Sequence
@@ -39,8 +42,8 @@ def round_trip_bound(defects: Any, growth: Any) -> Any:
 
     Args:
         defects: (num_steps,) norms ||d_k|| >= 0; k = 0 is the step nearest the data.
-        growth: (num_steps,) factor >= 0 by which sampling step k can enlarge an error, for example 1 + h_k L_{k+1}. The last entry belongs to
-            the first sampling step, which starts without error, and does not enter.
+        growth: (num_steps,) factor >= 0 by which sampling step k can enlarge an error, for example 1 + h_k L_{k+1}. The
+            last entry belongs to the first sampling step, which starts without error, and does not enter.
 
     Returns:
         A float64 scalar array of the same kind (NumPy, JAX or PyTorch).
@@ -53,21 +56,34 @@ def round_trip_bound(defects: Any, growth: Any) -> Any:
     defects, xp = as_vector("defects", defects)
     growth, growth_namespace = as_vector("growth", growth)
     if defects.shape != growth.shape:
-        raise ValueError(f"{defects.shape[0]} defects and {growth.shape[0]} growth factors were given; one of each is needed per step")
+        raise ValueError(
+            f"{defects.shape[0]} defects and {growth.shape[0]} growth factors were given; one of each is needed per "
+            "step"
+        )
     if growth_namespace is not xp:
-        raise ValueError(f"defects are a {type(defects).__name__}, growth a {type(growth).__name__}; pass arrays of one kind")
+        raise ValueError(
+            f"defects are a {type(defects).__name__}, growth a {type(growth).__name__}; pass arrays of one kind"
+        )
     if not is_traced(defects, growth):
         refuse_first("defect", defects, defects < 0, "a norm is at least 0")
         refuse_first("growth", growth, growth < 0, "a factor is at least 0")
     with np.errstate(over="ignore", invalid="ignore"):
-        weights = xp.concat([xp.ones_like(growth[:1]), xp.cumulative_prod(growth[:-1])]) if growth.shape[0] > 1 else xp.ones_like(growth)
+        weights = (
+            xp.concat([xp.ones_like(growth[:1]), xp.cumulative_prod(growth[:-1])])
+            if growth.shape[0] > 1
+            else xp.ones_like(growth)
+        )
         total = xp.sum(defects * weights)
     if not is_traced(total) and not bool(xp.isfinite(total)):
         refuse_first(
-            "product of the growth factors", weights, ~xp.isfinite(defects * weights),
+            "product of the growth factors",
+            weights,
+            ~xp.isfinite(defects * weights),
             f"the bound exceeds the largest float {np.finfo(np.float64).max:.3g}: use more local growth factors",
         )
-        raise ValueError(f"the bound is {float(total)}, above the largest float {np.finfo(np.float64).max:.3g}; rescale the defects")
+        raise ValueError(
+            f"the bound is {float(total)}, above the largest float {np.finfo(np.float64).max:.3g}; rescale the defects"
+        )
     return total
 
 
@@ -76,7 +92,8 @@ def step_growth(sigmas: Any, lipschitz: Any) -> Any:
 
     Args:
         sigmas: (num_steps + 1,) increasing noise levels.
-        lipschitz: (num_steps + 1,) Lipschitz constant of the predictor at each level, in the variable y; that of level 0 does not enter.
+        lipschitz: (num_steps + 1,) Lipschitz constant of the predictor at each level, in the variable y; that of level
+            0 does not enter.
 
     Raises:
         ValueError: noise levels that do not increase; sizes that differ; a negative constant.
@@ -85,7 +102,10 @@ def step_growth(sigmas: Any, lipschitz: Any) -> Any:
     sigmas, _ = as_vector("noise levels", sigmas)
     lipschitz, _ = as_vector("Lipschitz constants", lipschitz)
     if sigmas.shape != lipschitz.shape:
-        raise ValueError(f"{sigmas.shape[0]} noise levels and {lipschitz.shape[0]} Lipschitz constants were given; one per level is needed")
+        raise ValueError(
+            f"{sigmas.shape[0]} noise levels and {lipschitz.shape[0]} Lipschitz constants were given; one per level is "
+            "needed"
+        )
     if not is_traced(lipschitz):
         refuse_first("Lipschitz constant", lipschitz, lipschitz < 0, "it must be at least 0", label="level")
     return 1 + (sigmas[1:] - sigmas[:-1]) * lipschitz[1:]
@@ -94,7 +114,8 @@ def step_growth(sigmas: Any, lipschitz: Any) -> Any:
 def uniform_bound(largest_rate: float, lipschitz: float, sigma_range: float) -> float:
     """Bound A with one constant for all steps.
 
-        max_k (||d_k|| / h_k) (exp(L (sigma_N - sigma_0)) - 1) / L,   and its limit max_k (||d_k|| / h_k) (sigma_N - sigma_0) for L = 0
+        max_k (||d_k|| / h_k) (exp(L (sigma_N - sigma_0)) - 1) / L,   and its limit max_k (||d_k|| / h_k) (sigma_N -
+        sigma_0) for L = 0
 
     Raises:
         ValueError: an argument negative, NaN or infinite.
@@ -124,7 +145,10 @@ def timestep_defect_bounds(sigmas: Any, states: Any, lipschitz: Any) -> np.ndarr
     check_noise_levels(sigmas)
     sigmas, states, lipschitz = (np.asarray(value, dtype=np.float64) for value in (sigmas, states, lipschitz))
     if len(states) != len(sigmas) or lipschitz.shape != sigmas.shape:
-        raise ValueError(f"{len(sigmas)} noise levels, {len(states)} states and {lipschitz.size} Lipschitz constants; one of each per level")
+        raise ValueError(
+            f"{len(sigmas)} noise levels, {len(states)} states and {lipschitz.size} Lipschitz constants; one of each "
+            "per level"
+        )
     moves = np.linalg.norm(np.diff(states.reshape(len(states), -1), axis=0), axis=1)
     return np.diff(sigmas) * lipschitz[1:] * moves
 
@@ -188,8 +212,16 @@ def groenwall_error(num_steps: int, lipschitz: float, rate: float, sigma_max: fl
     step = sigma_max / num_steps
     gain = step * lipschitz
     if not 0 < gain < 1:
-        raise ValueError(f"h L = {gain:.6g} with h = {step:.6g}; it must lie in (0, 1): take more than {sigma_max * lipschitz:.6g} steps")
-    return rate * step / lipschitz * (np.expm1(num_steps * np.log1p(gain)) - np.expm1(num_steps * np.log1p(-(gain**2))) / 2)
+        raise ValueError(
+            f"h L = {gain:.6g} with h = {step:.6g}; it must lie in (0, 1): take more than {sigma_max * lipschitz:.6g} "
+            "steps"
+        )
+    return (
+        rate
+        * step
+        / lipschitz
+        * (np.expm1(num_steps * np.log1p(gain)) - np.expm1(num_steps * np.log1p(-(gain**2))) / 2)
+    )
 
 
 def witness(*, num_steps: int) -> Instance:
@@ -245,14 +277,16 @@ def _no_growth(instance: Instance):
 
 
 def two_point_growth(trip: RoundTrip) -> np.ndarray:
-    """1 + h_k L_{k+1} with the least L for which the predictor's two recorded values at level k + 1 are Lipschitz, (N,), NumPy."""
+    """1 + h_k L_{k+1} with the least L for which the predictor's two recorded values at level k + 1 are Lipschitz,
+    (N,), NumPy."""
     errors = np.linalg.norm(trip.errors[1:], axis=1)
     changes = np.linalg.norm(trip.feedback, axis=1)
     return 1 + np.divide(changes, errors, out=np.zeros_like(errors), where=errors > 0)
 
 
 def recorded_roundings(trip: RoundTrip) -> np.ndarray:
-    """Rounding of each recorded step, (N,): the network's own rounding cancels, since its recorded values are used as they are."""
+    """Rounding of each recorded step, (N,): the network's own rounding cancels, since its recorded values are used as
+    they are."""
     states, used = instances.operands(trip)
     # A scheduler's step goes through the latent: x_0 = (x - b eps) / a, and back, with operands sigma eps.
     return relative_budget(instances.OPERATIONS_PER_STEP) * (states + (trip.sigmas[:-1] + trip.sigmas[1:]) * used)
@@ -273,7 +307,12 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
         budget = relative_budget(instances.operations(num_steps=len(roundings)))
         defects = np.linalg.norm(trip.defects, axis=1)
         outcomes += [
-            Outcome(f"{record.label}: identity, step {step}, against rounding", float(residuals[step]), float(roundings[step]), budget),
+            Outcome(
+                f"{record.label}: identity, step {step}, against rounding",
+                float(residuals[step]),
+                float(roundings[step]),
+                budget,
+            ),
             Outcome(
                 f"{record.label}: round trip",
                 float(np.linalg.norm(trip.errors[0])),
@@ -288,13 +327,17 @@ CLAIM = Claim(
     id="C3.round-trip",
     title="Round-trip error of DDIM inversion from its one-step defects",
     statement=(
-        "The round-trip error is at most the sum of the one-step defects, each multiplied by the growth 1 + h L of the sampling steps it "
-        "still has to pass, and no smaller combination of these numbers will do."
+        "The round-trip error is at most the sum of the one-step defects, each multiplied by the growth 1 + h L of the "
+        "sampling steps it still has to pass, and no smaller combination of these numbers will do."
     ),
     latex=r"\|E_0\| \le \sum_{k=0}^{N-1} \|d_k\| \prod_{j<k} (1 + h_j L_{j+1})",
     hypotheses=(
         Hypothesis("H1", "The noise levels increase from the data to the noise."),
-        Hypothesis("H2", "L_k is a Lipschitz constant of the predictor at level k on a convex set that holds both trajectories' states."),
+        Hypothesis(
+            "H2",
+            "L_k is a Lipschitz constant of the predictor at level k on a convex set that holds both trajectories' "
+            "states.",
+        ),
         Hypothesis("H3", "Sampling starts where the inversion ended."),
     ),
     verdict=Verdict.PROVED,
@@ -310,5 +353,8 @@ CLAIM = Claim(
     },
     reality=_reality,
     floor=0.999,
-    floor_reason="attained where defects of all steps point one way and the predictor is -L y + b_k; ascent turns them there gradually",
+    floor_reason=(
+        "attained where defects of all steps point one way and the predictor is -L y + b_k; ascent turns them there "
+        "gradually"
+    ),
 )

@@ -25,7 +25,8 @@ def as_vector(name: str, values: Any) -> tuple[Any, Any]:
     """`values` as a non-empty one-dimensional floating-point array, and its namespace. Sequences become NumPy float64.
 
     Raises:
-        ValueError: another shape or dtype, or (where values are known) NaN or infinity; the message names the first offender.
+        ValueError: another shape or dtype, or (where values are known) NaN or infinity; the message names the first
+            offender.
     """
     array = values if array_api_compat.is_array_api_obj(values) else np.asarray(values)
     xp = array_api_compat.array_namespace(array)
@@ -59,8 +60,8 @@ def noise_levels(alphas_cumprod: Any) -> Any:
         (levels,) float64, strictly increasing, of the same kind.
 
     Raises:
-        ValueError: a value outside (0, 1], or one that does not lie below the value before it; the message gives the step, the value and
-            the limit.
+        ValueError: a value outside (0, 1], or one that does not lie below the value before it; the message gives the
+            step, the value and the limit.
     """
     abar, xp = as_vector("alphas_cumprod", alphas_cumprod)
     if not is_traced(abar):
@@ -69,14 +70,16 @@ def noise_levels(alphas_cumprod: Any) -> Any:
         if stalled.any():
             step = int(np.argmax(stalled))
             raise ValueError(
-                f"alphas_cumprod at step {step} is {float(abar[step]):.9g}, the one before it is {float(abar[step - 1]):.9g}; it must be "
-                "smaller, so that the noise level increases: order the levels from the data to the noise and drop repeated ones"
+                f"alphas_cumprod at step {step} is {float(abar[step]):.9g}, the one before it is "
+                f"{float(abar[step - 1]):.9g}; it must be smaller, so that the noise level increases: order the levels "
+                "from the data to the noise and drop repeated ones"
             )
     return xp.sqrt((1 - abar) / abar)
 
 
 def check_noise_levels(sigmas: Any) -> None:
-    """Raise ValueError unless the noise levels (levels,) are finite, not negative, at least two, and strictly increasing."""
+    """Raise ValueError unless the noise levels (levels,) are finite, not negative, at least two, and strictly
+    increasing."""
     levels, _ = as_vector("noise levels", sigmas)
     if levels.shape[0] < 2:
         raise ValueError(f"{levels.shape[0]} noise level was given; at least 2 are needed for a step")
@@ -84,4 +87,9 @@ def check_noise_levels(sigmas: Any) -> None:
         return
     refuse_first("noise level", levels, levels < 0, "it must not be negative")
     increments = levels[1:] - levels[:-1]
-    refuse_first("increment of the noise level", increments, increments <= 0, "noise levels must increase from the data to the noise")
+    refuse_first(
+        "increment of the noise level",
+        increments,
+        increments <= 0,
+        "noise levels must increase from the data to the noise",
+    )

@@ -27,13 +27,21 @@ from theory.inversion.schedule import noise_levels
 from theory.rounding import relative_budget
 
 BASE = {
-    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
-    "set_alpha_to_one": False, "steps_offset": 1, "prediction_type": "epsilon", "timestep_spacing": "leading",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "leading",
 }
 MEAN, VARIANCES = np.array([0.3, -1.0, 0.0, 2.0]), np.array([0.04, 0.25, 1.0, 4.0])
 FIXED_POINT_ITERATIONS = 80
 BREAKS = 1e6
-"""A round trip is called open when it misses by more than this many budgets; the open ones below miss by some 1e8 or more."""
+"""A round trip is called open when it misses by more than this many budgets; the open ones below miss by some 1e8 or
+more."""
 
 
 def make(scheduler_class, num_steps: int, **changes):
@@ -58,7 +66,8 @@ def predict(latent: torch.Tensor, alphas_cumprod: float, prediction_type: str = 
 
 
 def lower_levels(inverse, num_steps: int) -> np.ndarray:
-    """alphas_cumprod at the level each inverse step leaves from: diffusers goes to t from t - num_train_timesteps // N."""
+    """alphas_cumprod at the level each inverse step leaves from: diffusers goes to t from t - num_train_timesteps //
+    N."""
     lower = inverse.timesteps.numpy() - inverse.config.num_train_timesteps // num_steps
     table = inverse.alphas_cumprod.numpy()
     return np.where(lower >= 0, table[lower], float(inverse.initial_alpha_cumprod))
@@ -136,7 +145,8 @@ def test_own_tables_in_float32_agree_to_float32_rounding():
 
 
 def round_trip_error(num_steps: int, forward_changes: dict, inverse_changes: dict, iterations: int) -> float:
-    """Relative error after inversion, each step iterated to its fixed point (0: diffusers' naive inversion), and sampling."""
+    """Relative error after inversion, each step iterated to its fixed point (0: diffusers' naive inversion), and
+    sampling."""
     inverse = make(DDIMInverseScheduler, num_steps, **inverse_changes)
     forward = make(DDIMScheduler, num_steps, **forward_changes)
     kind = inverse.config.prediction_type
@@ -147,21 +157,30 @@ def round_trip_error(num_steps: int, forward_changes: dict, inverse_changes: dic
         for _ in range(iterations + 1):
             latent = inverse.step(predict(latent, abar, kind), timestep, lower).prev_sample
     for timestep in forward.timesteps.tolist():
-        latent = forward.step(predict(latent, float(forward.alphas_cumprod[timestep]), kind), timestep, latent, eta=0.0).prev_sample
+        latent = forward.step(
+            predict(latent, float(forward.alphas_cumprod[timestep]), kind), timestep, latent, eta=0.0
+        ).prev_sample
     return float(torch.linalg.norm(latent - start) / torch.linalg.norm(start))
 
 
 def rounding_of_round_trip(num_steps: int) -> float:
-    """Sampling exact scores of Gaussian data expands no rounding, so the roundings of all steps add up, each scaled to its operands.
+    """Sampling exact scores of Gaussian data expands no rounding, so the roundings of all steps add up, each scaled to
+    its operands.
 
-    Operands reach sigma_N sqrt(abar) <= 1 in the latent, amplified towards the data by at most 1 / sqrt(abar_N) <= 15 for this schedule.
+    Operands reach sigma_N sqrt(abar) <= 1 in the latent, amplified towards the data by at most 1 / sqrt(abar_N) <= 15
+    for this schedule.
     """
     return relative_budget(15 * 2 * STEP_OPERATIONS * num_steps)
 
 
 PAIRS = {
     "both alike": (50, {}, {}, True),
-    "both to one": (50, {"set_alpha_to_one": True, "steps_offset": 0}, {"set_alpha_to_one": True, "steps_offset": 0}, True),
+    "both to one": (
+        50,
+        {"set_alpha_to_one": True, "steps_offset": 0},
+        {"set_alpha_to_one": True, "steps_offset": 0},
+        True,
+    ),
     "trailing": (50, {"timestep_spacing": "trailing"}, {"timestep_spacing": "trailing"}, True),
     "leading, 30 does not divide 1000": (30, {}, {}, True),
     "trailing, 30 does not divide 1000": (30, {"timestep_spacing": "trailing"}, {"timestep_spacing": "trailing"}, True),
@@ -188,17 +207,24 @@ def test_fixed_point_round_trip_of_a_pair(num_steps, forward, inverse, closes):
 def test_a_wrong_pair_can_lower_the_naive_round_trip():
     """So the naive round trip is no test of a pair: its own error hides the mismatch, and may cancel it."""
     right = round_trip_error(50, {}, {}, 0)
-    naive = {name: round_trip_error(steps, forward, inverse, 0) for name, (steps, forward, inverse, closes) in PAIRS.items() if not closes}
+    naive = {
+        name: round_trip_error(steps, forward, inverse, 0)
+        for name, (steps, forward, inverse, closes) in PAIRS.items()
+        if not closes
+    }
     assert min(naive.values()) < right, naive
 
 
 def test_trailing_closes_but_steps_between_levels_it_never_evaluates():
-    """Where N does not divide 1000 the round trip reads rounding, yet a step does not start where the last one ended."""
+    """Where N does not divide 1000 the round trip reads rounding, yet a step does not start where the last one
+    ended."""
     inverse = make(DDIMInverseScheduler, 30, timestep_spacing="trailing")
     upper = inverse.alphas_cumprod.numpy()[inverse.timesteps.numpy()]
     assert (lower_levels(inverse, 30)[1:] != upper[:-1]).any()
     whole = make(DDIMInverseScheduler, 50, timestep_spacing="trailing")
-    np.testing.assert_array_equal(lower_levels(whole, 50)[1:], whole.alphas_cumprod.numpy()[whole.timesteps.numpy()][:-1])
+    np.testing.assert_array_equal(
+        lower_levels(whole, 50)[1:], whole.alphas_cumprod.numpy()[whole.timesteps.numpy()][:-1]
+    )
 
 
 def test_leading_with_a_remainder_ends_below_the_top():
@@ -225,7 +251,8 @@ def test_sample_prediction_with_alpha_one_is_not_a_number():
     inverse = make(DDIMInverseScheduler, 50, prediction_type="sample", set_alpha_to_one=True, steps_offset=0)
     latent = torch.ones(4, dtype=torch.float64)
     clean = predict(latent, float(inverse.alphas_cumprod[0]), "sample")
-    # At alpha 1 the noise is (x - x_0) / 0: infinite for a network that does not return its input, NaN for one that does.
+    # At alpha 1 the noise is (x - x_0) / 0: infinite for a network that does not return its input, NaN for one that
+    # does.
     assert not torch.isfinite(inverse.step(clean, 0, latent).prev_sample).any()
     assert torch.isnan(inverse.step(latent, 0, latent).prev_sample).all()
 

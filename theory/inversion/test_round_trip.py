@@ -13,15 +13,25 @@ from theory.inversion.ddim import Convention, recorded_round_trip, round_trip
 from theory.inversion.instances import table_round_trip
 from theory.inversion.predictors import at_levels, gaussian_predictor, mixture_predictor
 from theory.inversion.round_trip import (
-    CLAIM, groenwall_error, groenwall_instance, identity_residuals, measure, recorded_roundings, step_growth, timestep_defect_bounds,
-    two_point_growth, uniform_bound,
+    CLAIM,
+    groenwall_error,
+    groenwall_instance,
+    identity_residuals,
+    measure,
+    recorded_roundings,
+    step_growth,
+    timestep_defect_bounds,
+    two_point_growth,
+    uniform_bound,
 )
 from theory.rounding import relative_budget
 
 DEFECTS, GROWTH = [1.0, 10.0, 100.0], [2.0, 3.0, 5.0]
 
 
-@pytest.mark.parametrize("kind", [list, np.asarray, jnp.asarray, torch.tensor], ids=["sequence", "numpy", "jax", "torch"])
+@pytest.mark.parametrize(
+    "kind", [list, np.asarray, jnp.asarray, torch.tensor], ids=["sequence", "numpy", "jax", "torch"]
+)
 def test_bound_by_hand(kind):
     """1 + 10 * 2 + 100 * 2 * 3: the defect nearest the data is not amplified, the last growth factor does not enter."""
     assert float(round_trip_bound(kind(DEFECTS), kind(GROWTH))) == 621
@@ -72,7 +82,11 @@ def test_growth_by_hand_and_bad_input():
 
 def test_uniform_bound_lies_above_the_local_one():
     generator = np.random.default_rng(1)
-    steps, lipschitz, rates = generator.exponential(size=20), generator.exponential(size=21), generator.exponential(size=20)
+    steps, lipschitz, rates = (
+        generator.exponential(size=20),
+        generator.exponential(size=21),
+        generator.exponential(size=20),
+    )
     sigmas = np.concatenate([[0.0], np.cumsum(steps)])
     local = round_trip_bound(np.diff(sigmas) * rates, step_growth(sigmas, lipschitz))
     assert local <= uniform_bound(rates.max(), lipschitz.max(), sigmas[-1])
@@ -103,7 +117,9 @@ def test_error_scales_with_the_predictor():
     budget = relative_budget(160 * 36)
     np.testing.assert_allclose(measure(scaled), 3 * measure(instance), rtol=budget)
     np.testing.assert_allclose(
-        two_point_growth(table_round_trip(scaled))[:-1], two_point_growth(table_round_trip(instance))[:-1], rtol=64 * budget
+        two_point_growth(table_round_trip(scaled))[:-1],
+        two_point_growth(table_round_trip(instance))[:-1],
+        rtol=64 * budget,
     )
 
 

@@ -8,14 +8,22 @@ import torch
 
 from theory.inversion import noise_levels
 from theory.inversion.ddim import Convention, recorded_round_trip, round_trip, sample
-from theory.inversion.predictors import at_levels, gaussian_flow, gaussian_predictor, mixture_predictor, paired_predictor
+from theory.inversion.predictors import (
+    at_levels,
+    gaussian_flow,
+    gaussian_predictor,
+    mixture_predictor,
+    paired_predictor,
+)
 from theory.inversion.schedule import check_noise_levels
 from theory.rounding import relative_budget
 
 ALPHAS_CUMPROD = np.array([1.0, 0.8, 0.5, 0.1])
 
 
-@pytest.mark.parametrize("kind", [list, np.asarray, jnp.asarray, torch.tensor], ids=["sequence", "numpy", "jax", "torch"])
+@pytest.mark.parametrize(
+    "kind", [list, np.asarray, jnp.asarray, torch.tensor], ids=["sequence", "numpy", "jax", "torch"]
+)
 def test_noise_levels_of_every_kind_of_array(kind):
     np.testing.assert_allclose(np.asarray(noise_levels(kind(ALPHAS_CUMPROD))), [0, 0.5, 1, 3], rtol=relative_budget(4))
 
@@ -48,7 +56,11 @@ def test_noise_levels_refuse(values, message):
 
 @pytest.mark.parametrize(
     ("sigmas", "message"),
-    [([0.0, 1.0, 1.0], r"step 1 is 0; noise levels must increase"), ([1.0], "at least 2"), ([-1.0, 1.0], r"step 0 is -1")],
+    [
+        ([0.0, 1.0, 1.0], r"step 1 is 0; noise levels must increase"),
+        ([1.0], "at least 2"),
+        ([-1.0, 1.0], r"step 0 is -1"),
+    ],
 )
 def test_levels_that_do_not_increase_are_refused(sigmas, message):
     with pytest.raises(ValueError, match=message):
@@ -89,12 +101,15 @@ def test_mixture_predictor_is_the_score_of_its_density():
 
 
 def test_predictors_of_the_same_data_agree():
-    """A one-component mixture is a Gaussian; an even pair along an axis is a mixture; a pair at distance 0 is a Gaussian."""
+    """A one-component mixture is a Gaussian; an even pair along an axis is a mixture; a pair at distance 0 is a
+    Gaussian."""
     generator = np.random.default_rng(1)
     y, mean = jnp.asarray(generator.normal(size=2)), generator.normal(size=2)
     budget = relative_budget(200)
     np.testing.assert_allclose(
-        mixture_predictor([1.0], mean[None], 0.5)(y, 0.8), gaussian_predictor(mean, 0.25 * np.eye(2))(y, 0.8), rtol=budget
+        mixture_predictor([1.0], mean[None], 0.5)(y, 0.8),
+        gaussian_predictor(mean, 0.25 * np.eye(2))(y, 0.8),
+        rtol=budget,
     )
     half_distances, stds = jnp.asarray([0.7, 0.0]), jnp.full(2, 0.9)
     np.testing.assert_allclose(
@@ -112,7 +127,8 @@ def test_sampling_converges_to_the_exact_flow_at_first_order():
         sigmas = jnp.linspace(0.1, 3.0, num_steps + 1)
         states, _ = sample(at_levels(gaussian_predictor(mean, covariance), sigmas), sigmas, jnp.asarray(start))
         errors.append(np.linalg.norm(states[0] - gaussian_flow(mean, covariance, start, 3.0, 0.1)))
-    # Explicit Euler: halving the step halves the error up to a relative O(h), here h = 0.015 times a constant of order one.
+    # Explicit Euler: halving the step halves the error up to a relative O(h), here h = 0.015 times a constant of order
+    # one.
     assert 1.9 < errors[0] / errors[1] < 2.1
 
 
@@ -121,7 +137,9 @@ def test_loop_agrees_with_a_plain_loop(convention):
     """The scan against the formulas of ddim.py written out, in NumPy."""
     sigmas = np.array([0.0, 0.5, 0.7, 2.0])
     predictor = mixture_predictor([0.4, 0.6], [[1.0, 0.0], [-1.0, 0.5]], 0.6)
-    trip = round_trip(at_levels(predictor, jnp.asarray(sigmas)), jnp.asarray(sigmas), jnp.asarray([0.3, -0.2]), convention)
+    trip = round_trip(
+        at_levels(predictor, jnp.asarray(sigmas)), jnp.asarray(sigmas), jnp.asarray([0.3, -0.2]), convention
+    )
     states = [np.array([0.3, -0.2])]
     for lower, upper in zip(sigmas[:-1], sigmas[1:]):
         state = states[-1]
