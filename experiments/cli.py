@@ -156,7 +156,9 @@ def _reproduce(settings: "Settings", out: Path, figures: Path | None) -> dict:
         # The first import of torch and JAX takes longer than a second run: show that something happens.
         start = observer.stage("start", "Start")
         from experiments.reproduce import reproduce as run
+        from theory.compilation import keep_compiled_programs
 
+        keep_compiled_programs()
         start(1, 1)
         observer.progress.remove_task(observer.tasks.pop("start"))
         audit = run(settings, out, figures=figures, observer=observer)
