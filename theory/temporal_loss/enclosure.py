@@ -1,8 +1,8 @@
 r"""Rigorous enclosures of the extreme curvature of the temporal loss for few frames, by branch and bound in ball arithmetic.
 
-They share no lemma and no code with the proofs of C1.hessian and C1.upper-curvature. For unit frames with neighbouring angles alpha_t in [0, pi],
-s_t = cos alpha_t, S_t = sin alpha_t, and a direction x_t = rho_t u_t + X_t with X_t normal to u_t, let beta_t and gamma_t be the components of X_t towards
-u_{t+1} and towards u_{t-1} in the plane of the pair. Then, with k = 2/(N-2) and y = k D^T D s,
+They share no lemma and no code with the proofs of C1.hessian and C1.upper-curvature. For unit frames with neighbouring angles alpha_t in
+[0, pi], s_t = cos alpha_t, S_t = sin alpha_t, and a direction x_t = rho_t u_t + X_t with X_t normal to u_t, let beta_t and gamma_t be the
+components of X_t towards u_{t+1} and towards u_{t-1} in the plane of the pair. Then, with k = 2/(N-2) and y = k D^T D s,
 
     x^T Hess L x = k sum_t (s_{t+1}' - s_t')^2 + sum_t y_t s_t'',      s_t' = S_t (beta_t + gamma_{t+1}),
     s_t'' = -2 S_t (rho_t beta_t + rho_{t+1} gamma_{t+1}) - s_t (|X_t|^2 + |X_{t+1}|^2) - 2 s_t beta_t gamma_{t+1} + 2 <n_t, n_{t+1}'>
@@ -16,9 +16,9 @@ so sign * x^T Hess L x <= lambda |x|^2 in every dimension as soon as the followi
     the form lambda |rho|^2 + sum_t (A_t beta_t^2 + B_{t+1} gamma_{t+1}^2) - sign (what is quadratic in rho, beta, gamma above),
     lambda + sign (y_{t-1} s_{t-1} + y_t s_t) - A_t - B_t   for every frame,      [[A_t, y_t], [y_t, B_{t+1}]]   for every pair.
 
-Torsions have dropped out: the search is over N - 1 angles. On a box of angles A and B are affine functions of them, all matrices are affine but for
-a remainder, and a symmetric matrix that is affine on a box is positive semidefinite on it if it is at the corners. The corners are decided by
-elimination in ball arithmetic; floating point only proposes A and B.
+Torsions have dropped out: the search is over N - 1 angles. On a box of angles A and B are affine functions of them, all matrices are affine
+but for a remainder, and a symmetric matrix that is affine on a box is positive semidefinite on it if it is at the corners. The corners are
+decided by elimination in ball arithmetic; floating point only proposes A and B.
 """
 
 import collections
@@ -429,8 +429,8 @@ def _rayleigh_quotient(frames: np.ndarray, step: np.ndarray) -> flint.arb:
 def lower_end(num_frames: int, sign: int) -> float:
     """A proved lower bound on sup lambda_max(sign * Hess L): the best Rayleigh quotient at planar frames that turn by quarters.
 
-    Directions are proposed in floating point, with eigenvectors of a Hessian assembled from the same Rayleigh quotient; frames and directions are
-    exact, so the quotient is enclosed.
+    Directions are proposed in floating point, with eigenvectors of a Hessian assembled from the same Rayleigh quotient; frames and
+    directions are exact, so the quotient is enclosed.
     """
     _curvature(num_frames)
     best = -math.inf
@@ -485,9 +485,9 @@ def _check_width(relative_width: float) -> None:
 def enclose_gradient(num_frames: int, *, relative_width: float = 1e-3) -> Enclosure:
     """Enclose sup ||grad L|| over frames of norm at least 1, in any dimension >= 2.
 
-    With v_t = y_t S_t and unit frames, ||grad L||^2 = 2 sum_t v_t^2 + 2 sum_t v_t v_{t+1} cos phi_t, phi_t the torsion at the frame between, so the supremum
-    is that of the convex function g(v) = sqrt(2 sum v_t^2 + 2 sum |v_t v_{t+1}|) <= 2 |v|. On a box v is affine but for a remainder r, and
-    g <= max over the corners of g(affine) + 2 |r|.
+    With v_t = y_t S_t and unit frames, ||grad L||^2 = 2 sum_t v_t^2 + 2 sum_t v_t v_{t+1} cos phi_t, phi_t the torsion at the frame between,
+    so the supremum is that of the convex function g(v) = sqrt(2 sum v_t^2 + 2 sum |v_t v_{t+1}|) <= 2 |v|. On a box v is affine but for a
+    remainder r, and g <= max over the corners of g(affine) + 2 |r|.
 
     Raises:
         ValueError: num_frames other than 3 or 4, or a width that is not positive.

@@ -138,7 +138,8 @@ def test_polynomial_of_the_upper_curvature_is_positive_by_its_bernstein_coeffici
     degrees = (6, 3, 2)
     coefficients = interpolated(lambda x, y, z: remaining_polynomial(x, y + 1, z), degrees)
     sample = remaining_polynomial(Fraction(1, 3), Fraction(2, 5), Fraction(3, 10))
-    powers = [[value**i for i in range(degree + 1)] for value, degree in zip((Fraction(1, 3), Fraction(-3, 5), Fraction(3, 10)), degrees, strict=True)]
+    at = (Fraction(1, 3), Fraction(-3, 5), Fraction(3, 10))
+    powers = [[value**i for i in range(degree + 1)] for value, degree in zip(at, degrees, strict=True)]
     assert sample == sum(coefficients[i] * powers[0][i[0]] * powers[1][i[1]] * powers[2][i[2]] for i in np.ndindex(coefficients.shape))
     ratios = [(Fraction(-1), Fraction(0)), (Fraction(0), Fraction(1))]
     squares = [(Fraction(-1), Fraction(-1, 2)), (Fraction(-1, 2), Fraction(0))]
