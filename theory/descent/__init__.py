@@ -3,5 +3,6 @@
 from theory.descent.feature_descent import Descent, descend, feature_step_limit
 from theory.descent.landscape import critical_values, least_critical_value
 from theory.descent.local_minimum import loss_bound
+from theory.descent.polyak import gradient_dominance
 
-__all__ = ["Descent", "critical_values", "descend", "feature_step_limit", "least_critical_value", "loss_bound"]
+__all__ = ["Descent", "critical_values", "descend", "feature_step_limit", "gradient_dominance", "least_critical_value", "loss_bound"]

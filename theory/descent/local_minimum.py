@@ -192,7 +192,7 @@ COUNTEREXAMPLES = Problem(
 )
 
 REPAIRED = Problem(
-    sizes=SIZES,
+    sizes=((("num_frames", 3), ("dimension", 2)), *SIZES),
     draw=_draw,
     instance=_low_start,
     measured=loss_after_descent,

@@ -1,0 +1,181 @@
+r"""The Polyak-Lojasiewicz inequality: away from similarities of 1 and -1 the gradient dominates the loss, so descent converges linearly.
+
+Statement. For N >= 3 frames with ||F_t|| <= R and |s_t| <= sqrt(1 - sigma), sigma in (0, 1],
+
+    \|\nabla L(F)\|^2 \ge \mu \, L(F), \qquad
+    \mu = \frac{64}{N-2} \sin^2\frac{\pi}{2(N-1)} \, \sin^2\frac{\pi}{2N} \cdot \frac{\sigma}{R^2}.
+
+While it holds along a run of descent with eta < 2 m^2 / C_N, each step multiplies the loss by at most 1 - eta mu (1 - eta C_N / (2 m^2)).
+
+Hypotheses.
+    H1  There are N >= 3 frames, none of them zero.
+    H2  s_t^2 <= 1 - sigma for every neighbouring pair.
+    H3  ||F_t|| <= R for every frame.
+
+**Tight** for N = 3 (mu = 8 sigma / R^2): attained by u_1 = (a, b), u_2 = (1, 0), u_3 = (-a, b), b^2 = sigma, of norm R. For N >= 4 an upper bound on the rate:
+the two eigenvectors that would have to agree do not.
+
+In the paper: not there. Proof: paper_notes.md, section C2.pl.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.descent.feature_descent import gradient
+from theory.descent.instances import chain, draw_normals, profile
+from theory.descent.landscape import LEAST_SWING
+from theory.evidence import Evidence
+from theory.temporal_loss import instances
+from theory.temporal_loss.hessian import check_num_frames
+from theory.temporal_loss.loss import similarities, temporal_loss
+
+SIZES: tuple[Size, ...] = tuple((("num_frames", 3), ("dimension", dimension)) for dimension in (2, 3))
+
+LARGEST_SIMILARITY = 0.99
+"""Of the instances that are searched, so that 1 - s^2 keeps all but six bits."""
+
+
+def gradient_dominance(num_frames: int) -> float:
+    """The constant of the inequality at sigma = R = 1.
+
+        (64/(N-2)) sin^2(pi / (2 (N-1))) sin^2(pi / (2 N))
+
+    It is 8 for three frames. Source: paper_notes.md, C2.pl.
+
+    Raises:
+        ValueError: fewer than 3 frames.
+    """
+    check_num_frames(num_frames)
+    return 64 / (num_frames - 2) * (math.sin(math.pi / (2 * (num_frames - 1))) * math.sin(math.pi / (2 * num_frames))) ** 2
+
+
+def dominated_loss(instance: Instance) -> jax.Array:
+    """mu L(F)."""
+    loss = temporal_loss(instance["frames"])
+    return gradient_dominance(instance["frames"].shape[0]) * instance["sigma"] / instance["max_norm"] ** 2 * loss
+
+
+def squared_gradient(frames: jax.Array) -> jax.Array:
+    """||grad L(F)||^2."""
+    return jnp.sum(gradient(frames) ** 2)
+
+
+def _draw(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
+    return draw_normals(
+        key,
+        {
+            "similarities": (num_frames - 1,),
+            "turns": (num_frames - 1, dimension - 1),
+            "shortening": (num_frames,),
+            "log_max_norm": (),
+            "swing": (),
+            "level": (),
+        },
+    )
+
+
+def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Instance:
+    """Frames of norms R/2 to R whose similarities stay away from 1 and -1, and differ enough for the loss to be no rounding error."""
+    swing = LEAST_SWING + (1 - LEAST_SWING) * jnp.sin(parameters["swing"]) ** 2
+    level = (1 - swing) * jnp.sin(parameters["level"])
+    cosines = LARGEST_SIMILARITY * (level + swing * profile(parameters["similarities"]))
+    max_norm = jnp.exp(parameters["log_max_norm"])
+    norms = max_norm * (1 - jnp.sin(parameters["shortening"]) ** 2 / 2)
+    return {
+        "frames": norms[:, None] * chain(cosines, parameters["turns"]),
+        "sigma": jnp.min((1 - cosines) * (1 + cosines)),
+        "max_norm": max_norm,
+    }
+
+
+def _operations(*, num_frames: int, dimension: int) -> int:
+    """Longest chain of roundings from the frames to either side, at the size of the bound.
+
+    A chain of dot products, norms, projections and a division (counted as 16 (d + N)), squared. The similarities carry roundings of their
+    own size, at most 1; the bound depends on their differences, at least 2 * 0.99 * 0.1 for some pair, and on 1 - s^2 >= 1 - 0.99^2.
+    """
+    smallest = min(2 * LARGEST_SIMILARITY * LEAST_SWING, 1 - LARGEST_SIMILARITY**2)
+    return round(2 / smallest) * 16 * (dimension + num_frames)
+
+
+PROBLEM = Problem(
+    sizes=SIZES,
+    draw=_draw,
+    instance=_instance,
+    measured=dominated_loss,
+    bound=lambda instance: squared_gradient(instance["frames"]),
+    operations=_operations,
+)
+
+
+def witness(*, num_frames: int, dimension: int) -> Instance:
+    """Three frames at equal angles, the outer two in the same half plane: sigma = 3/4, R = 1."""
+    frames = jnp.zeros((num_frames, dimension)).at[:, :2].set(jnp.asarray([[0.5, 0.75**0.5], [1.0, 0.0], [-0.5, 0.75**0.5]]))
+    return {"frames": frames, "sigma": jnp.asarray(0.75), "max_norm": jnp.asarray(1.0)}
+
+
+def _parallel_pair() -> Outcome:
+    # A critical point of value 4: no sigma > 0 is admissible, and the gradient vanishes.
+    size = SIZES[0]
+    instance = dict(witness(**dict(size))) | {"frames": jnp.asarray([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])}
+    return PROBLEM.outcome(instance, size, "similarities 1 and -1")
+
+
+def _long_frame() -> Outcome:
+    size = SIZES[0]
+    instance = dict(witness(**dict(size)))
+    instance["frames"] = instance["frames"].at[0].multiply(2.0)
+    return PROBLEM.outcome(instance, size, "one frame of norm 2 R")
+
+
+def _reality(evidence: Evidence) -> Sequence[Outcome]:
+    outcomes = []
+    for label, size, start in instances.frame_instances(evidence):
+        frames = start["frames"]
+        cosines = similarities(frames)
+        instance = {
+            "frames": frames,
+            "sigma": jnp.min((1 - cosines) * (1 + cosines)),
+            "max_norm": jnp.sqrt(jnp.max(jnp.sum(frames**2, axis=1))),
+        }
+        outcomes.append(PROBLEM.outcome(instance, size, label))
+    return outcomes
+
+
+CLAIM = Claim(
+    id="C2.pl",
+    title="The gradient dominates the loss away from similarities of 1 and -1",
+    statement=(
+        "If s_t^2 <= 1 - sigma for all pairs and no norm exceeds R, the squared gradient is at least mu L with an explicit mu proportional to "
+        "sigma / R^2, so descent converges linearly; for three frames mu = 8 sigma / R^2 is the best constant."
+    ),
+    latex=(
+        r"\|\nabla L(F)\|^2 \ge \frac{64}{N-2}\sin^2\frac{\pi}{2(N-1)}\sin^2\frac{\pi}{2N}\,"
+        r"\frac{\min_t(1-s_t^2)}{\max_t\|F_t\|^2}\,L(F)"
+    ),
+    hypotheses=(
+        Hypothesis("H1", "There are N >= 3 frames, none of them zero (N = 3 for the constant to be the best)."),
+        Hypothesis("H2", "s_t^2 <= 1 - sigma for every neighbouring pair."),
+        Hypothesis("H3", "||F_t|| <= R for every frame."),
+    ),
+    verdict=Verdict.PROVED,
+    tightness=Tightness.TIGHT,
+    origin="not in the paper",
+    problem=PROBLEM,
+    witnesses=witness,
+    necessity={"H2": _parallel_pair, "H3": _long_frame},
+    definitional={"H1": "with fewer than three frames the loss has no term, at a zero frame it is undefined"},
+    planted={
+        "no sigma": lambda instance: squared_gradient(instance["frames"]) * instance["sigma"],
+        "2 N - 1 for 2 N in the second sine": lambda instance: (
+            squared_gradient(instance["frames"]) * gradient_dominance(3) / (64 * (math.sin(math.pi / 4) * math.sin(math.pi / 5)) ** 2)
+        ),
+    },
+    reality=_reality,
+    floor=0.999,
+    floor_reason="the supremum is attained at three planar frames with s = (a, -a), for every a",
+)
