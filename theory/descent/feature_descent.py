@@ -1,25 +1,27 @@
 r"""Gradient descent on the features never leaves the region where its step size is safe: with a lower bound on the START alone, the loss
 decreases for ever.
 
-Statement. Let ||F_t^0|| >= m > 0 for the N >= 3 frames of the start, and F^{k+1} = F^k - eta grad L(F^k) with any eta > 0. The norms never
-decrease, the segment from F^k to F^{k+1} stays in {||F_t|| >= m}, and for every k
+Statement. Let ||F_t^0|| >= m > 0 for the N >= 3 frames of the start, and F^{k+1} = F^k - eta grad L(F^k) with any eta >
+0. The norms never decrease, the segment from F^k to F^{k+1} stays in {||F_t|| >= m}, and for every k
 
     L(F^k) - L(F^{k+1}) \ge \eta \Bigl(1 - \frac{\eta C_N}{2 m^2}\Bigr) \|\nabla L(F^k)\|^2,
 
-so for eta < 2 m^2 / C_N the loss decreases monotonically, for ever, with no upper bound on the norms. The inequality is checked in the
-equivalent form that does not cancel: the curvature that the step sees,
+so for eta < 2 m^2 / C_N the loss decreases monotonically, for ever, with no upper bound on the norms. The inequality is
+checked in the equivalent form that does not cancel: the curvature that the step sees,
 
-    \kappa_k = \frac{2 \, [L(F^{k+1}) - L(F^k) + \eta \|\nabla L(F^k)\|^2]}{\eta^2 \|\nabla L(F^k)\|^2} \le \frac{C_N}{m^2}.
+    \kappa_k = \frac{2 \, [L(F^{k+1}) - L(F^k) + \eta \|\nabla L(F^k)\|^2]}{\eta^2 \|\nabla L(F^k)\|^2} \le
+    \frac{C_N}{m^2}.
 
 Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t^0|| >= m > 0 for every frame of the start.
 
-**Upper**: sup kappa m^2 is 12 = C_3 for three frames (theory/descent/threshold.py) and at least (2/(N-2)) ||D_2||^2 in general, with D_2 the
-second-difference matrix: 0.955 C_N, 0.951 C_N for N = 4, 6. That it is no more is observed, not proved.
+**Upper**: sup kappa m^2 is 12 = C_3 for three frames (theory/descent/threshold.py) and at least (2/(N-2)) ||D_2||^2 in
+general, with D_2 the second-difference matrix: 0.955 C_N, 0.951 C_N for N = 4, 6. That it is no more is observed, not
+proved.
 
-In the paper: the monotone half of the convergence claim (C2), whose range of learning rates is read as 0 < eta < 2/L; L there cannot be a
-bound over all features (C1). Proof: paper_notes.md, section C2.descent.
+In the paper: the monotone half of the convergence claim (C2), whose range of learning rates is read as 0 < eta < 2/L; L
+there cannot be a bound over all features (C1). Proof: paper_notes.md, section C2.descent.
 """
 
 import functools
@@ -98,7 +100,8 @@ def descend(features: Any, step_size: float, num_steps: int) -> Descent:
 
         F^{k+1} = F^k - eta grad L(F^k)
 
-    Compiled by JAX, once for every shape and number of steps; `jax.vmap(descend, in_axes=(0, None, None))` runs a batch.
+    Compiled by JAX, once for every shape and number of steps; `jax.vmap(descend, in_axes=(0, None, None))` runs a
+    batch.
 
     Args:
         features: (frames, ...) floating-point NumPy or JAX array, at least 3 frames, none of them zero.
@@ -109,8 +112,8 @@ def descend(features: Any, step_size: float, num_steps: int) -> Descent:
         losses (num_steps + 1,), norms (num_steps + 1, frames) and the last features, in the dtype of the features.
 
     Raises:
-        ValueError: bad features (see theory.temporal_loss); step_size not a finite number above 0, or so large that the features overflow;
-            num_steps not an integer >= 0.
+        ValueError: bad features (see theory.temporal_loss); step_size not a finite number above 0, or so large that the
+            features overflow; num_steps not an integer >= 0.
     """
     check_features(features)
     check_step_size(step_size)
@@ -155,8 +158,8 @@ def similarity_expansion(frames: jax.Array, direction: jax.Array, step_size: jax
 
         s(F - eta V) = s(F) + eta first + eta^2 second,   exactly, for <F_t, V_t> = 0
 
-    With p = <F_t, F_{t+1}>, l = <V_t, F_{t+1}> + <F_t, V_{t+1}>, q = <V_t, V_{t+1}>, P = r_t r_{t+1} before and P_+ after the step
-    (||F_t - eta V_t||^2 = r_t^2 + eta^2 ||V_t||^2),
+    With p = <F_t, F_{t+1}>, l = <V_t, F_{t+1}> + <F_t, V_{t+1}>, q = <V_t, V_{t+1}>, P = r_t r_{t+1} before and P_+
+    after the step (||F_t - eta V_t||^2 = r_t^2 + eta^2 ||V_t||^2),
 
         first  = - l / P
         second = q / P_+ - (p - eta l) (P_+^2 - P^2) / (eta^2 P P_+ (P + P_+))
@@ -246,8 +249,9 @@ def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Ins
 def _operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from the start to the curvature of the last step.
 
-    One step is a chain of dot products over d coordinates, norms, two projections and a division (counted as 16 (d + N)); its curvature is
-    another such chain; errors of one step reach the next multiplied by |1 - eta lambda| <= 5, for at most twice the limit.
+    One step is a chain of dot products over d coordinates, norms, two projections and a division (counted as 16 (d +
+    N)); its curvature is another such chain; errors of one step reach the next multiplied by |1 - eta lambda| <= 5, for
+    at most twice the limit.
     """
     return 5 ** (STEPS - 1) * 2 * 16 * (dimension + num_frames)
 
@@ -265,8 +269,8 @@ PROBLEM = Problem(
 def steepest_frames(num_frames: int, dimension: int = 2, offset: float = 0.0) -> np.ndarray:
     """Frames whose neighbours are orthogonal and whose second neighbours are opposite, displaced along the stiffest direction.
 
-    At offset 0 all similarities vanish and the top eigenvalue of the Hessian is (2/(N-2)) ||D_2||^2; the eigenvector is tangential, so the
-    displaced frames have norms >= 1. A small offset makes its gradient point along that eigenvector.
+    At offset 0 all similarities vanish and the top eigenvalue of the Hessian is (2/(N-2)) ||D_2||^2; the eigenvector is
+    tangential, so the displaced frames have norms >= 1. A small offset makes its gradient point along that eigenvector.
 
     Returns:
         (num_frames, dimension) float64.

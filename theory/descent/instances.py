@@ -13,7 +13,8 @@ from theory.temporal_loss import instances
 def draw_normals(key: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> Parameters:
     """Independent standard normal arrays of the given shapes.
 
-    They are cut from one call of the generator, because each call costs as much compilation as all the rest of an instance.
+    They are cut from one call of the generator, because each call costs as much compilation as all the rest of an
+    instance.
     """
     counts = [math.prod(shape) for shape in shapes.values()]
     numbers = jax.random.normal(key, (sum(counts),))
@@ -27,8 +28,8 @@ def draw_normals(key: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> Param
 def normal_direction(unit: jax.Array, turn: jax.Array) -> jax.Array:
     """A unit vector normal to `unit` (d,), d >= 2; every one is reached by some `turn` (d - 1,) of any real numbers.
 
-    The Householder reflection that takes the first basis vector to plus or minus `unit` takes the turn, put into the other coordinates, to a
-    normal vector: nothing cancels and no turn is degenerate.
+    The Householder reflection that takes the first basis vector to plus or minus `unit` takes the turn, put into the
+    other coordinates, to a normal vector: nothing cancels and no turn is degenerate.
     """
     sign = jnp.where(unit[0] >= 0, 1.0, -1.0)
     axis = unit.at[0].add(sign)
@@ -70,9 +71,9 @@ def profile(raw: jax.Array) -> jax.Array:
 def critical_similarities(raw: jax.Array) -> jax.Array:
     """(N - 1,) similarities of a critical point of the loss with a nonzero value.
 
-    Some positions, the ends among them, are knots with s = 1 or -1, two of them of different sign; in between s is linear, so that
-    y_t = 0 there. Every pattern of knots is reached: the sign of an entry is the sign of its knot, and an inner entry of magnitude above
-    1/2 is a knot.
+    Some positions, the ends among them, are knots with s = 1 or -1, two of them of different sign; in between s is
+    linear, so that y_t = 0 there. Every pattern of knots is reached: the sign of an entry is the sign of its knot, and
+    an inner entry of magnitude above 1/2 is a knot.
     """
     count = raw.shape[0]
     positions = jnp.arange(count)

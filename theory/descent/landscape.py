@@ -1,12 +1,13 @@
 r"""No local minimum of the temporal loss is worse than the global one: where the loss is positive and the gradient vanishes, the curvature is
 negative, by a sharp amount.
 
-Statement. Let F be a critical point of L, or any point whose frames leave a direction of space normal to all of them (always so for d > N).
-Then
+Statement. Let F be a critical point of L, or any point whose frames leave a direction of space normal to all of them
+(always so for d > N). Then
 
     \lambda_{\min}(\nabla^2 L(F)) \le - \frac{8 \, L(F)}{\sum_t \|F_t\|^2}.
 
-So a local minimum has L = 0, and every other critical point is a strict saddle or a maximum. The critical values other than 0 are
+So a local minimum has L = 0, and every other critical point is a strict saddle or a maximum. The critical values other
+than 0 are
 
     \frac{1}{N-2} \sum_j \frac{4}{l_j},   l_j \ge 1 integers,   1 \le \sum_j l_j \le N-2,
 
@@ -16,9 +17,11 @@ Hypotheses.
     H1  There are N >= 3 frames, none of them zero.
     H2  The gradient vanishes at F, or some direction is normal to every frame.
 
-**Tight** in dimension d >= 2: attained by collinear frames with similarities 1, -1, 1, .. and squared norms proportional to |y_{t-1}| + |y_t|.
+**Tight** in dimension d >= 2: attained by collinear frames with similarities 1, -1, 1, .. and squared norms
+proportional to |y_{t-1}| + |y_t|.
 
-In the paper: not there; it says what "converges to a local minimum" (C2) can mean. Proof: paper_notes.md, section C2.landscape.
+In the paper: not there; it says what "converges to a local minimum" (C2) can mean. Proof: paper_notes.md, section
+C2.landscape.
 """
 
 from collections.abc import Sequence
@@ -145,8 +148,9 @@ def _instance(parameters: Parameters, *, num_frames: int, dimension: int, critic
 def _operations(*, num_frames: int, dimension: int, critical: int) -> int:
     """Longest chain of roundings from the frames to the least eigenvalue, at the size of the bound.
 
-    The chain to an eigenvalue of the dense Hessian (theory/temporal_loss/instances.py) has errors relative to its norm, at most C_N <= 12
-    for norms >= 1; it is compared with 8 L / (9 N) at L >= 0.01 * 4/(N-2)^2, which is smaller by at most the factor below.
+    The chain to an eigenvalue of the dense Hessian (theory/temporal_loss/instances.py) has errors relative to its norm,
+    at most C_N <= 12 for norms >= 1; it is compared with 8 L / (9 N) at L >= 0.01 * 4/(N-2)^2, which is smaller by at
+    most the factor below.
     """
     largest_over_least = round(12 * 9 * num_frames / (8 * LEAST_SWING**2 * 4 / (num_frames - 2) ** 2))
     return largest_over_least * instances.operations(num_frames=num_frames, dimension=dimension)
@@ -188,7 +192,7 @@ CLAIM = Claim(
     title="No local minimum of the temporal loss is worse than the global one",
     statement=(
         "At every critical point, and everywhere if the dimension exceeds the number of frames, the Hessian of the temporal loss has an "
-        "eigenvalue of at most -8 L / (sum of squared norms): where the loss is not 0 there is a way down, and no smaller constant than 8 is best."
+        "eigenvalue of at most -8 L / (sum of squared norms): where the loss is not 0 there is a way down. 8 is the best constant."
     ),
     latex=r"\lambda_{\min}(\nabla^2 L(F)) \le -\frac{8\,L(F)}{\sum_t\|F_t\|^2}",
     hypotheses=(

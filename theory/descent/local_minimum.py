@@ -1,18 +1,20 @@
 r"""Descent need not converge to a local minimum; from a start below the least critical value it reaches the global one, at an explicit rate.
 
-Statement as refuted. For step sizes in a suitable range, gradient descent on the temporal loss converges to a local minimum from every start.
-Since a local minimum has L = 0 (C2.landscape), that is L(F^k) -> 0. A promise that can be checked after k steps names a rate; the natural one, and
-the true one under the missing hypothesis, is, for some constant p > 0 and eta < 2 m^2 / C_N,
+Statement as refuted. For step sizes in a suitable range, gradient descent on the temporal loss converges to a local
+minimum from every start. Since a local minimum has L = 0 (C2.landscape), that is L(F^k) -> 0. A promise that can be
+checked after k steps names a rate; the natural one, and the true one under the missing hypothesis, is, for some
+constant p > 0 and eta < 2 m^2 / C_N,
 
     L(F^k) \le \frac{L_0}{1 + p \, a \, k \, L_0}, \qquad
     a = \frac{48 \, \eta (1 - \eta C_N / (2 m^2))}{N (N^2 - 1) \, (R^2 + \eta L_0 / (1 - \eta C_N / (2 m^2)))},
 
-with L_0 the loss, m the least and R the largest norm of the start. Every p > 0 fails at every critical point of nonzero value, where L(F^k) = L_0
-for ever: (e, e, -e) is the global maximum, (e_1, e_1, e_2, -e_2) a saddle; and starts that move can tend to that saddle too (its stable
-manifold). Descent passes near such points, and stalls there, from an open set of starts.
+with L_0 the loss, m the least and R the largest norm of the start. Every p > 0 fails at every critical point of nonzero
+value, where L(F^k) = L_0 for ever: (e, e, -e) is the global maximum, (e_1, e_1, e_2, -e_2) a saddle; and starts that
+move can tend to that saddle too (its stable manifold). Descent passes near such points, and stalls there, from an open
+set of starts.
 
-Repaired. If L_0 < 4/(N-2)^2, the least critical value, the rate holds with p = (1 - omega) / (1 + omega), omega = (N-2) sqrt(L_0) / 2 < 1: descent
-reaches L = 0, with no exceptional start.
+Repaired. If L_0 < 4/(N-2)^2, the least critical value, the rate holds with p = (1 - omega) / (1 + omega), omega = (N-2)
+sqrt(L_0) / 2 < 1: descent reaches L = 0, with no exceptional start.
 
 Hypotheses.
     H1  There are N >= 3 frames.
@@ -22,8 +24,8 @@ Hypotheses.
 
 **Lower**: the statement is refuted; the repair is an upper bound.
 
-In the paper: the convergence claim (C2); the range of learning rates is our reading, and so is "from every start". Proof: paper_notes.md, section
-C2.stated.
+In the paper: the convergence claim (C2); the range of learning rates is our reading, and so is "from every start".
+Proof: paper_notes.md, section C2.stated.
 """
 
 import math
@@ -165,9 +167,10 @@ def _critical_start(parameters: Parameters, *, num_frames: int, dimension: int) 
 def _operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from the start to the last loss, at the size of the first one.
 
-    A step is a chain of dot products, norms, projections and a division (counted as 16 (d + N)); an error in the features is multiplied by at
-    most |1 - eta lambda| <= 2 a step, for half the step limit. An error of delta in the features changes the loss by at most
-    C_N delta relative to m, compared with L_0 >= 0.01 * 4/(N-2)^2, which is smaller by at most the factor below.
+    A step is a chain of dot products, norms, projections and a division (counted as 16 (d + N)); an error in the
+    features is multiplied by at most |1 - eta lambda| <= 2 a step, for half the step limit. An error of delta in the
+    features changes the loss by at most C_N delta relative to m, compared with L_0 >= 0.01 * 4/(N-2)^2, which is
+    smaller by at most the factor below.
     """
     largest_over_least = round(12 * (num_frames - 2) ** 2 / (4 * LEAST_SWING**2))
     return 2**STEPS * largest_over_least * 16 * (dimension + num_frames)

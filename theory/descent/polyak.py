@@ -5,15 +5,16 @@ Statement. For N >= 3 frames with ||F_t|| <= R and |s_t| <= sqrt(1 - sigma), sig
     \|\nabla L(F)\|^2 \ge \mu \, L(F), \qquad
     \mu = \frac{64}{N-2} \sin^2\frac{\pi}{2(N-1)} \, \sin^2\frac{\pi}{2N} \cdot \frac{\sigma}{R^2}.
 
-While it holds along a run of descent with eta < 2 m^2 / C_N, each step multiplies the loss by at most 1 - eta mu (1 - eta C_N / (2 m^2)).
+While it holds along a run of descent with eta < 2 m^2 / C_N, each step multiplies the loss by at most 1 - eta mu (1 -
+eta C_N / (2 m^2)).
 
 Hypotheses.
     H1  There are N >= 3 frames, none of them zero.
     H2  s_t^2 <= 1 - sigma for every neighbouring pair.
     H3  ||F_t|| <= R for every frame.
 
-**Tight** for N = 3 (mu = 8 sigma / R^2): attained by u_1 = (a, b), u_2 = (1, 0), u_3 = (-a, b), b^2 = sigma, of norm R. For N >= 4 an upper bound on the rate:
-the two eigenvectors that would have to agree do not.
+**Tight** for N = 3 (mu = 8 sigma / R^2): attained by u_1 = (a, b), u_2 = (1, 0), u_3 = (-a, b), b^2 = sigma, of norm R.
+For N >= 4 mu is a lower bound and not the best one: the two eigenvectors that would have to agree do not.
 
 In the paper: not there. Proof: paper_notes.md, section C2.pl.
 """
@@ -95,8 +96,9 @@ def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Ins
 def _operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from the frames to either side, at the size of the bound.
 
-    A chain of dot products, norms, projections and a division (counted as 16 (d + N)), squared. The similarities carry roundings of their
-    own size, at most 1; the bound depends on their differences, at least 2 * 0.99 * 0.1 for some pair, and on 1 - s^2 >= 1 - 0.99^2.
+    A chain of dot products, norms, projections and a division (counted as 16 (d + N)), squared. The similarities carry
+    roundings of their own size, at most 1; the bound depends on their differences, at least 2 * 0.99 * 0.1 for some
+    pair, and on 1 - s^2 >= 1 - 0.99^2.
     """
     smallest = min(2 * LARGEST_SIMILARITY * LEAST_SWING, 1 - LARGEST_SIMILARITY**2)
     return round(2 / smallest) * 16 * (dimension + num_frames)

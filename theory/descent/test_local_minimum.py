@@ -65,8 +65,8 @@ def moved(frames, slope, step):
 def moving_start():
     """A start far from the saddle whose descent tends to it, and the number of steps to within 1e-10 of it.
 
-    The stable manifold is followed backwards, where it attracts: a step is inverted by fixed-point iteration (eta times the curvature is
-    below 1), from 1e-10 along the stable eigenvector of the saddle, until the loss reaches 1.5.
+    The stable manifold is followed backwards, where it attracts: a step is inverted by fixed-point iteration (eta times
+    the curvature is below 1), from 1e-10 along the stable eigenvector of the saddle, until the loss reaches 1.5.
     """
     with mpmath.workdps(DIGITS):
         small, ratio = mpmath.mpf(10) ** -10, 2 + mpmath.sqrt(5)

@@ -4,19 +4,20 @@ Statement. Let ||F_t|| >= m > 0 and let eta >= 2 m^2 / C_N. Then one step of gra
 
     L(F - \eta \nabla L(F)) \le \Bigl(\frac{\eta C_N}{m^2} - 1\Bigr)^2 L(F),
 
-and for N = 3 (C_3 = 12, the limit is m^2 / 6) no smaller factor will do, for any such eta: every step size above the limit raises the loss
-of some start, none below it does (C2.descent).
+and for N = 3 (C_3 = 12, the limit is m^2 / 6) no smaller factor will do, for any such eta: every step size above the
+limit raises the loss of some start, none below it does (C2.descent).
 
 Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t|| >= m > 0 for every frame.
     H3  eta >= 2 m^2 / C_N (below it the factor is 1, by C2.descent).
 
-**Tight** for N = 3, in every dimension d >= 2: attained in the limit of starts near s = 0, u_3 = -u_1, displaced along the top eigenvector of the
-Hessian. For N >= 4 the inequality is proved and the factor is not known to be the best one; what is known is that the same start raises the
-loss for every eta > 2 m^2 / C, C = (2/(N-2)) ||D_2||^2.
+**Tight** for N = 3, in every dimension d >= 2: attained in the limit of starts near s = 0, u_3 = -u_1, displaced along
+the top eigenvector of the Hessian. For N >= 4 the inequality is proved and the factor is not known to be the best one;
+what is known is that the same start raises the loss for every eta > 2 m^2 / C, C = (2/(N-2)) ||D_2||^2.
 
-In the paper: not there; it decides whether the range 0 < eta < 2/L, our reading, could be longer. Proof: paper_notes.md, section C2.threshold.
+In the paper: not there; it decides whether the range 0 < eta < 2/L, our reading, could be longer. Proof:
+paper_notes.md, section C2.threshold.
 """
 
 from collections.abc import Sequence
@@ -62,8 +63,8 @@ def steepest_constant(num_frames: int) -> float:
 
         C = (2/(N-2)) ||D_2||^2,   D_2 the (N-2) x N second-difference matrix
 
-    Every step size above 2 m^2 / C raises the loss of some start of norms >= m. It is 12 = C_3 for three frames, and below C_N for more.
-    Source: paper_notes.md, C2.threshold.
+    Every step size above 2 m^2 / C raises the loss of some start of norms >= m. It is 12 = C_3 for three frames, and
+    below C_N for more. Source: paper_notes.md, C2.threshold.
 
     Raises:
         ValueError: fewer than 3 frames.
@@ -93,10 +94,10 @@ def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Ins
 def _operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from the start to the growth.
 
-    Dot products over d coordinates, norms, projections and a division (counted as 16 (d + N)), twice: gradient, then similarities. For three
-    frames the gradient is proportional to the one difference of similarities, so its rounding cancels between the losses before and after.
-    The terms of D s + eta D(first + eta second) are at most (1 + eta C_N / m^2) times D s, at most 3 times the factor eta C_N / m^2 - 1 >= 1
-    that is squared.
+    Dot products over d coordinates, norms, projections and a division (counted as 16 (d + N)), twice: gradient, then
+    similarities. For three frames the gradient is proportional to the one difference of similarities, so its rounding
+    cancels between the losses before and after. The terms of D s + eta D(first + eta second) are at most (1 + eta C_N /
+    m^2) times D s, at most 3 times the factor eta C_N / m^2 - 1 >= 1 that is squared.
     """
     return 2 * 3 * 2 * 16 * (dimension + num_frames)
 
