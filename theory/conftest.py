@@ -5,6 +5,10 @@ This is the only place in theory/ that knows of the editor.
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the cores between them; torch reads this once, when it is first imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import hypothesis
 import jax
 import pytest
@@ -20,12 +24,14 @@ hypothesis.settings.register_profile("full", max_examples=500, deadline=None, de
 hypothesis.settings.load_profile(os.environ.get("FRAMEBOUND_PROFILE", "small"))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("FRAMEBOUND_PROFILE", "small") == "full":
-        return
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    full = os.environ.get("FRAMEBOUND_PROFILE", "small") == "full"
     for item in items:
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow") and not full:
             item.add_marker(pytest.mark.skip(reason="takes more than a minute; set FRAMEBOUND_PROFILE=full to run it"))
+        if item.get_closest_marker("xdist_group") is None:
+            # A file's tests share compiled programs and fixtures, so one worker takes them all.
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 
 
 @pytest.fixture(scope="session")

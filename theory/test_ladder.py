@@ -11,7 +11,10 @@ import theory
 from theory import ladder, search
 from theory.claim import Tightness, Verdict
 
-every_claim = pytest.mark.parametrize("claim", theory.CLAIMS, ids=lambda claim: claim.id)
+# The rungs of a claim share compiled programs and one search, so one worker climbs them all.
+every_claim = pytest.mark.parametrize(
+    "claim", [pytest.param(claim, id=claim.id, marks=pytest.mark.xdist_group(claim.id)) for claim in theory.CLAIMS]
+)
 
 
 def assert_passed(result: ladder.RungResult) -> None:
