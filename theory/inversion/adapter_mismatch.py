@@ -23,6 +23,7 @@ In the paper: claim C3 speaks of the adapter's error; its bound is not known to 
 C3.adapter.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -214,37 +215,29 @@ def _growth_without_adapter(instance: Instance):
 
 
 def mismatched_pairs(evidence: Evidence) -> Iterator[tuple[str, RoundTrip, RoundTrip]]:
-    """Records of one inversion that was sampled twice, with different predictors: (label, sampled as inverted, sampled
-    otherwise).
+    """Records of one inversion sampled by two networks, e and e + delta, in both orders: (label, by e, by e + delta).
 
-    The first of a pair is the one whose predictions at the inversion's latents are closer to those the inversion used:
-    there the same network was evaluated at neighbouring points.
+    The statement holds whichever of the two is called e, so nothing has to be known about which one inverted.
     """
     trips = [(record.label, recorded_round_trip(record)) for record in evidence.round_trips]
-    for first, (label, trip) in enumerate(trips):
-        for other_label, other in trips[first + 1 :]:
-            same = np.array_equal(trip.sigmas, other.sigmas) and np.array_equal(trip.inversion, other.inversion)
-            if not same or np.array_equal(trip.predictions_at_inversion, other.predictions_at_inversion):
-                continue
-            if np.linalg.norm(trip.defects) <= np.linalg.norm(other.defects):
-                yield other_label, trip, other
-            else:
-                yield label, other, trip
+    for (base_label, base), (label, other) in itertools.permutations(trips, 2):
+        if np.array_equal(base.sigmas, other.sigmas) and np.array_equal(base.inversion, other.inversion):
+            yield f"{label}, against {base_label}", base, other
 
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
     outcomes = []
-    for label, alike, mismatched in mismatched_pairs(evidence):
+    for label, base, mismatched in mismatched_pairs(evidence):
         roundings = round_trip.recorded_roundings(mismatched)
         bound = adapter_mismatch_bound(
-            np.linalg.norm(alike.defects, axis=1) + roundings,
+            np.linalg.norm(base.defects, axis=1) + roundings,
             mismatched.sigmas,
-            np.linalg.norm(mismatched.predictions_at_inversion - alike.predictions_at_inversion, axis=1),
+            np.linalg.norm(mismatched.predictions_at_inversion - base.predictions_at_inversion, axis=1),
             round_trip.two_point_growth(mismatched),
         )
         outcomes.append(
             Outcome(
-                f"{label}: adapter mismatch",
+                label,
                 float(np.linalg.norm(mismatched.errors[0])),
                 float(bound),
                 relative_budget(instances.operations(num_steps=len(roundings))),

@@ -15,6 +15,8 @@
 | prediction_type="sample", set_alpha_to_one=True     | NaN                         | NaN                        |
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -268,8 +270,6 @@ def test_recorded_steps_pass(recorded):
 
 
 def test_a_record_on_another_schedule_is_rejected(recorded):
-    import dataclasses
-
     record = recorded.round_trips[0]
     wrong = dataclasses.replace(record, alphas_cumprod=record.alphas_cumprod**1.001)
     assert not ladder.run_reality(CLAIM, dataclasses.replace(recorded, round_trips=(wrong,))).passed

@@ -1,5 +1,7 @@
 """Noise levels and the DDIM loop on exact predictors: closed forms, array kinds, bad input."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -157,8 +159,6 @@ def test_loop_agrees_with_a_plain_loop(convention):
 
 
 def test_a_record_whose_arrays_disagree_is_refused(recorded):
-    import dataclasses
-
     record = recorded.round_trips[0]
     with pytest.raises(ValueError, match=r"sampling_predictions has shape \(11, .*\(12, "):
         recorded_round_trip(dataclasses.replace(record, sampling_predictions=record.sampling_predictions[1:]))
