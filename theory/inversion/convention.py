@@ -212,10 +212,10 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     for record in evidence.round_trips:
         sigmas = noise_levels(record.alphas_cumprod)
         roots = np.sqrt(record.alphas_cumprod)
-        lower, upper, step_sizes = roots[:-1], roots[1:], np.diff(sigmas)
-        for name, states, predictions, sign in (
-            ("inversion", record.inversion, record.inversion_predictions, 1.0),
-            ("sampling", record.sampling, record.sampling_predictions, -1.0),
+        step_sizes = np.diff(sigmas)
+        for name, states, predictions in (
+            ("inversion", record.inversion, record.inversion_predictions),
+            ("sampling", record.sampling, record.sampling_predictions),
         ):
             shape = (-1, *[1] * (states.ndim - 1))
             levels = states / np.reshape(roots, shape)
