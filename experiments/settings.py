@@ -101,9 +101,9 @@ _PRESETS = {
     "full": {
         "num_frames": 16,
         "adapter_steps": 300,
-        "round_trip_steps": (10, 20, 100, 200),
+        "round_trip_steps": (10, 20, 100),
         "feature_levels": 9,
         "study_instances": 2048,
-        "extra_seeds": 2,
+        "extra_seeds": 1,
     },
 }
