@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXIT_CHECK_FAILED = 1
 EXIT_MISTAKE = 2
 EXIT_INTERRUPTED = 130
+INTERRUPTED = "interrupted; the same command goes on where it was"
 README = Path("README.md")
 
 app = typer.Typer(
@@ -309,21 +310,21 @@ def _run(arguments: list[str]) -> int:
     """Exit status of a command line."""
     try:
         status = app(arguments, standalone_mode=False)
-        return status if isinstance(status, int) else 0
-    except KeyboardInterrupt:
-        return _complain("interrupted; the same command goes on where it was", EXIT_INTERRUPTED)
+        # typer turns an interrupt into this status, without a word.
+        return _complain(INTERRUPTED, status) if status == EXIT_INTERRUPTED else status or 0
     except (ValueError, OSError) as error:
         if os.environ.get("FRAMEBOUND_TRACEBACK"):
             raise
         return _complain(_one_line(error), EXIT_MISTAKE)
     except Exception as error:
-        # Usage errors and aborts of the command-line parser, whose classes typer does not export.
+        # Usage errors of the command-line parser, whose classes typer does not export.
         status, message = getattr(error, "exit_code", None), getattr(error, "format_message", None)
         if status is None:
-            if type(error).__name__ == "Abort":
-                return _complain("interrupted; the same command goes on where it was", EXIT_INTERRUPTED)
             raise
-        return _complain(message(), status) if message else status
+        if not message:
+            return status
+        # The parser names the option and the limit, and not always the value.
+        return _complain(f"{' '.join(message().split())} (in: framebound {' '.join(arguments)})", status)
 
 
 def _one_line(error: Exception) -> str:

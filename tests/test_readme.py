@@ -12,8 +12,8 @@ def test_table_of_verdicts_is_up_to_date():
 
 def test_table_replaces_what_stood_between_the_markers(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    readme.write_text(f"before\n{table.BEGIN}\nwhat stood here\n{table.END}\nafter\n")
     assert table.update_readme(readme, tmp_path / "none.json")
     text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and "C1.hessian" in text
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "what stood here" not in text and "C1.hessian" in text
     assert not table.update_readme(readme, tmp_path / "none.json")

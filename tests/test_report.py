@@ -34,6 +34,10 @@ def synthetic_rungs(claim):
     ]
 
 
+# In one worker, so that the report is made once.
+pytestmark = pytest.mark.xdist_group("report")
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """A report on every claim, its folder, and the audit."""
@@ -205,7 +209,8 @@ def test_ladder_of_a_toy_claim_is_described_truly():
 
 def every_look():
     """Data for every kind of ladder figure: all verdicts, ratios far off the axis, infinite ones, and single points."""
-    for claim in (toy.claim(), *(claim for claim in theory.CLAIMS if claim.verdict is Verdict.REFUTED)):
+    refuted = next(claim for claim in theory.CLAIMS if claim.verdict is Verdict.REFUTED)
+    for claim in (toy.claim(), refuted):
         record = {name: getattr(claim, name) for name in ("id", "group", "title", "statement")}
         record |= {"verdict": str(claim.verdict), "tightness": str(claim.tightness)}
         rungs = synthetic_rungs(claim)

@@ -38,22 +38,22 @@ def _lipschitz(half_distance: float, std: float, sigmas: np.ndarray) -> np.ndarr
     return sigmas / variance * np.maximum(1, np.abs(1 - half_distance**2 / variance))
 
 
+@jax.jit
+def _ideal_trips(half_distances: jax.Array, stds: jax.Array, sigmas: jax.Array, starts: jax.Array) -> RoundTrip:
+    """A round trip from each of the starts (count, 1)."""
+    predictor = at_levels(paired_predictor(half_distances, stds, jnp.eye(1)), sigmas)
+    return jax.vmap(lambda start: round_trip(predictor, sigmas, start, Convention.T))(starts)
+
+
 def _ideal(sigmas: np.ndarray, half_distance: float, std: float, seed: int) -> dict:
     """Root mean squares, over random data, of the error and of bound A."""
     generator = np.random.default_rng(seed)
     starts = half_distance * generator.choice([-1.0, 1.0], (STARTS, 1)) + std * generator.standard_normal((STARTS, 1))
     # The data end of the ladder is not free of noise.
     starts = starts + sigmas[0] * generator.standard_normal((STARTS, 1))
-    predictor = paired_predictor(jnp.asarray([half_distance]), jnp.asarray([std]), jnp.eye(1))
-    levels = jnp.asarray(sigmas)
-
-    def one(start: jax.Array) -> RoundTrip:
-        return round_trip(at_levels(predictor, levels), levels, start, Convention.T)
-
-    trips = jax.jit(jax.vmap(one))(jnp.asarray(starts))
-    errors = np.abs(np.asarray(trips.sampling[:, 0, 0] - trips.inversion[:, 0, 0]))
-    steps = np.diff(sigmas)
-    defects = np.abs(steps * np.asarray(trips.predictions_at_inversion - trips.inversion_predictions)[:, :, 0])
+    trips = _ideal_trips(jnp.asarray([half_distance]), jnp.asarray([std]), jnp.asarray(sigmas), jnp.asarray(starts))
+    errors = np.abs(np.asarray(trips.sampling - trips.inversion)[:, 0, 0])
+    defects = np.abs(np.diff(sigmas) * np.asarray(trips.predictions_at_inversion - trips.inversion_predictions)[:, :, 0])
     growth = step_growth(sigmas, _lipschitz(half_distance, std, sigmas))
     bounds = np.array([float(round_trip_bound(row, growth)) for row in defects])
     scale = float(np.sqrt(np.mean(starts**2)))
