@@ -29,9 +29,11 @@ def _rate(work: Callable[[], int]) -> dict[str, float]:
 
 
 def instances(seed: int, note: Callable[[str], None]) -> dict[str, Any]:
-    """Instances of C1.hessian per second: the batched evaluation that the ladder uses, against a loop over single torch evaluations.
+    """Instances of C1.hessian per second: the batched evaluation that the ladder uses, against a loop over single torch
+    evaluations.
 
-    Both evaluate the same inequality on the same drawn instances: the dense Hessian of the temporal loss by automatic differentiation, its
+    Both evaluate the same inequality on the same drawn instances: the dense Hessian of the temporal loss by automatic
+        differentiation, its
     norm by a symmetric eigensolver, and C_N / m^2.
     """
     import jax
@@ -54,7 +56,8 @@ def instances(seed: int, note: Callable[[str], None]) -> dict[str, Any]:
             return len(search.evaluate(PROBLEM, size, parameters)[0])
 
         drawn = [
-            PROBLEM.instance(jax.tree.map(lambda leaf, index=index: leaf[index], parameters), **dict(size)) for index in range(TORCH_INSTANCES)
+            PROBLEM.instance(jax.tree.map(lambda leaf, index=index: leaf[index], parameters), **dict(size))
+            for index in range(TORCH_INSTANCES)
         ]
         inputs = [(torch.from_numpy(np.array(one["frames"])), float(one["min_norm"])) for one in drawn]
 
@@ -85,9 +88,16 @@ def instances(seed: int, note: Callable[[str], None]) -> dict[str, Any]:
 
 def _timed(command: Sequence[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **(environment or {})}, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **(environment or {})}, check=False
+    )
     tail = (done.stdout.strip().splitlines() or [""])[-1]
-    return {"command": " ".join(command), "seconds": time.perf_counter() - start, "exit_status": done.returncode, "last_line": tail}
+    return {
+        "command": " ".join(command),
+        "seconds": time.perf_counter() - start,
+        "exit_status": done.returncode,
+        "last_line": tail,
+    }
 
 
 def pytest_theory(seed: int, note: Callable[[str], None]) -> dict[str, Any]:
@@ -97,9 +107,20 @@ def pytest_theory(seed: int, note: Callable[[str], None]) -> dict[str, Any]:
 
 
 def reproduce_small(seed: int, note: Callable[[str], None]) -> dict[str, Any]:
-    """Wall time of the main job in its small form, first from nothing and then again; at most 720 seconds is the aim for the first."""
+    """Wall time of the main job in its small form, first from nothing and then again; at most 720 seconds is the aim
+    for the first.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "experiments.cli", "reproduce", "--seed", str(seed), "--out", str(Path(folder) / "out")]
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.cli",
+            "reproduce",
+            "--seed",
+            str(seed),
+            "--out",
+            str(Path(folder) / "out"),
+        ]
         note("reproduce --profile small, from nothing")
         first = _timed(command)
         note("reproduce --profile small, again")
@@ -107,12 +128,16 @@ def reproduce_small(seed: int, note: Callable[[str], None]) -> dict[str, Any]:
 
 
 BENCHMARKS: dict[str, Callable[[int, Callable[[str], None]], dict[str, Any]]] = {
-    "instances": instances, "pytest-theory": pytest_theory, "reproduce-small": reproduce_small,
+    "instances": instances,
+    "pytest-theory": pytest_theory,
+    "reproduce-small": reproduce_small,
 }
 DEFAULT = ("instances",)
 
 
-def run(only: Sequence[str] | None = None, *, seed: int = 0, note: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def run(
+    only: Sequence[str] | None = None, *, seed: int = 0, note: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Run benchmarks.
 
     Args:
@@ -127,7 +152,11 @@ def run(only: Sequence[str] | None = None, *, seed: int = 0, note: Callable[[str
             raise ValueError(f"no benchmark is called {name!r}; there are {', '.join(BENCHMARKS)}")
     machine = {"processor": platform.machine(), "cores": os.cpu_count(), "load": list(os.getloadavg())}
     versions = {"python": platform.python_version(), **library_versions()}
-    return {"machine": machine, "versions": versions, **{name: BENCHMARKS[name](seed, note) for name in only or DEFAULT}}
+    return {
+        "machine": machine,
+        "versions": versions,
+        **{name: BENCHMARKS[name](seed, note) for name in only or DEFAULT},
+    }
 
 
 def as_text(results: dict[str, Any]) -> str:
@@ -136,9 +165,13 @@ def as_text(results: dict[str, Any]) -> str:
     for size, entry in results.get("instances", {}).items():
         if isinstance(entry, dict):
             rates = [entry[name]["instances_per_second"] for name in ("jax_batched", "torch_loop")]
-            lines.append(f"instances, {size}: JAX {rates[0]:.0f}/s, torch loop {rates[1]:.0f}/s, {entry['speedup']:.0f} times")
+            lines.append(
+                f"instances, {size}: JAX {rates[0]:.0f}/s, torch loop {rates[1]:.0f}/s, {entry['speedup']:.0f} times"
+            )
     if "pytest-theory" in results:
-        lines.append(f"pytest theory: {results['pytest-theory']['seconds']:.0f} s ({results['pytest-theory']['last_line']})")
+        lines.append(
+            f"pytest theory: {results['pytest-theory']['seconds']:.0f} s ({results['pytest-theory']['last_line']})"
+        )
     for name, entry in results.get("reproduce-small", {}).items():
         if isinstance(entry, dict):
             lines.append(f"reproduce small, {name}: {entry['seconds']:.0f} s (exit status {entry['exit_status']})")

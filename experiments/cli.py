@@ -1,4 +1,5 @@
-"""The command `framebound`. A user's mistake ends in one line on stderr and exit status 2, a failed check in exit status 1.
+"""The command `framebound`. A user's mistake ends in one line on stderr and exit status 2, a failed check in exit
+status 1.
 
 Nothing heavy is imported before a command needs it, so that --help answers at once.
 """
@@ -27,7 +28,7 @@ README = Path("README.md")
 
 app = typer.Typer(
     name="framebound",
-    help="Decides the claims of a theory paper on video editing with adapters (arXiv 2504.16016), in theory and on a real network.",
+    help="Decides the claims of a theory paper on video editing with adapters (arXiv 2504.16016).",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -83,7 +84,13 @@ class _ProgressObserver:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[_ProgressObserver]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=_stderr()) as progress:
         yield _ProgressObserver(progress)
 
@@ -105,12 +112,19 @@ def _summary_table(audit: dict) -> Table:
         table.add_column(column)
     for group in audit["paper_claims"]:
         table.add_row(
-            group["id"], group["verdict"], _pair(group["theory"]), _pair(group["network"]), "yes" if group["passed"] else "NO", style="bold"
+            group["id"],
+            group["verdict"],
+            _pair(group["theory"]),
+            _pair(group["network"]),
+            "yes" if group["passed"] else "NO",
+            style="bold",
         )
         for record in audit["claims"]:
             if record["group"] == group["id"]:
                 passed = "yes" if record["passed"] else "NO"
-                table.add_row(f"  {record['id']}", record["verdict"], _pair(record["theory"]), _pair(record["network"]), passed)
+                table.add_row(
+                    f"  {record['id']}", record["verdict"], _pair(record["theory"]), _pair(record["network"]), passed
+                )
         table.add_section()
     return table
 
@@ -118,15 +132,21 @@ def _summary_table(audit: dict) -> Table:
 @app.command()
 def reproduce(
     profile: Annotated[str, typer.Option(help="small (minutes) or full (what figures/ is made of).")] = "small",
-    out: Annotated[Path, typer.Option(help="Folder of the results; a second run in it reuses what is unchanged.")] = Path("out"),
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results; a second run in it reuses what is unchanged.")
+    ] = Path("out"),
     figures: Annotated[Path | None, typer.Option(help="Copy figures and audit.json to this folder as well.")] = None,
     seed: Seed = 0,
     device: Device = "cpu",
     clip: Annotated[str | None, typer.Option(help="Shipped clip whose held-out frames are edited.")] = None,
-    video: Annotated[Path | None, typer.Option(help="Edit this video (mp4, gif or a folder of images) instead.")] = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Edit this video (mp4, gif or a folder of images) instead.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="Caption of the clip.")] = None,
     edit: Annotated[str | None, typer.Option(help="Caption of the edit.")] = None,
-    pipeline: Annotated[str | None, typer.Option(help="Folder or hub id of a diffusers pipeline instead of the shipped one.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Folder or hub id of a diffusers pipeline instead of the shipped one.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="Number of frames.")] = None,
     steps: Annotated[int | None, typer.Option(help="Number of DDIM steps.")] = None,
     adapter_steps: Annotated[int | None, typer.Option(help="Training steps of the adapter.")] = None,
@@ -137,15 +157,27 @@ def reproduce(
     from experiments.settings import Settings
 
     settings = Settings.preset(
-        profile, seed=seed, device=device, clip=clip, video=None if video is None else str(video), source_prompt=prompt, target_prompt=edit,
-        pipeline=pipeline, num_frames=frames, num_steps=steps, adapter_steps=adapter_steps, claims=tuple(claim) if claim else None,
+        profile,
+        seed=seed,
+        device=device,
+        clip=clip,
+        video=None if video is None else str(video),
+        source_prompt=prompt,
+        target_prompt=edit,
+        pipeline=pipeline,
+        num_frames=frames,
+        num_steps=steps,
+        adapter_steps=adapter_steps,
+        claims=tuple(claim) if claim else None,
     )
     audit = _reproduce(settings, out, figures)
     if as_json:
         _print_json(audit)
     else:
         _stdout().print(_summary_table(audit))
-        _stdout().print(f"report: {out / 'report.html'}\naudit:  {out / 'audit.json'}\nfigures: {out / 'figures'}", soft_wrap=True)
+        _stdout().print(
+            f"report: {out / 'report.html'}\naudit:  {out / 'audit.json'}\nfigures: {out / 'figures'}", soft_wrap=True
+        )
     if not audit["passed"]:
         for line in audit["failures"]:
             _stderr().print(line, markup=False, soft_wrap=True)
@@ -169,7 +201,9 @@ def _reproduce(settings: "Settings", out: Path, figures: Path | None) -> dict:
 
 @app.command()
 def claims(
-    check: Annotated[str | None, typer.Option(help="Climb this claim's ladder (all rungs but the real network).")] = None,
+    check: Annotated[
+        str | None, typer.Option(help="Climb this claim's ladder (all rungs but the real network).")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     as_json: AsJson = False,
@@ -223,7 +257,9 @@ def _claims_table(rows: list[dict]) -> Table:
 
 
 def _ladder_table(record: dict) -> Table:
-    table = Table(title=f"{record['id']}: {record['title']} ({record['verdict']}, {record['tightness']})", title_justify="left")
+    table = Table(
+        title=f"{record['id']}: {record['title']} ({record['verdict']}, {record['tightness']})", title_justify="left"
+    )
     for column in ("rung", "passed", "deciding instance", "measured", "bound", "ratio", "budget"):
         table.add_column(column, justify="left" if column in ("rung", "passed", "deciding instance") else "right")
     for rung in record["rungs"]:
@@ -258,7 +294,9 @@ def figures(
 def train(
     out: Annotated[Path, typer.Option(help="Folder to write the pipeline to.")] = Path("weights"),
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Training steps; as many as the shipped pipeline had by default.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps; as many as the shipped pipeline had by default.")
+    ] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -266,7 +304,11 @@ def train(
     import dataclasses
 
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"), TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(),
         console=_stderr(),
     ) as progress:
         task = progress.add_task("Start", total=None, loss="–")

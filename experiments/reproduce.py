@@ -1,4 +1,6 @@
-"""The main job: from a clip to audit.json, figures and report.html, reusing every stored result that nothing has changed for."""
+"""The main job: from a clip to audit.json, figures and report.html, reusing every stored result that nothing has
+changed for.
+"""
 
 import functools
 import shutil
@@ -14,17 +16,27 @@ import torch
 import theory
 from experiments import stages
 from experiments.editor.evidence import to_evidence
-from experiments.files import whole_file
 from experiments.editor.pipeline import SHIPPED_WEIGHTS
+from experiments.files import whole_file
 from experiments.report import audit
 from experiments.report.page import write_report
 from experiments.settings import Settings
 from experiments.stages import Context
-from experiments.store import Draft, Entry, Store, canonical_json, digest_file, digest_folder, library_versions, source_digest
+from experiments.store import (
+    Draft,
+    Entry,
+    Store,
+    canonical_json,
+    digest_file,
+    digest_folder,
+    library_versions,
+    source_digest,
+)
 from experiments.studies import LADDER, NAMES, Study, describe, find_study
 from experiments.studies.style import STYLE_FILE, write_figure
 from theory import ladder
 from theory.claim import Claim
+from theory.compilation import release_compiled_programs
 
 # These decide which computation is made, through values that are part of the key, or how its result is drawn.
 PLUMBING = ("experiments.settings", "experiments.store", "experiments.studies", "experiments.studies.style")
@@ -72,23 +84,44 @@ class Stage:
 _NETWORK = ("device", "pipeline")
 _STAGES = (
     Stage(
-        "clip", "Read the clip", (),
+        "clip",
+        "Read the clip",
+        (),
         (*_NETWORK, "clip", "video", "source_prompt", "target_prompt", "look", "num_frames", "frame_stride"),
-        stages.clip, ("experiments.stages",),
+        stages.clip,
+        ("experiments.stages",),
     ),
     Stage(
-        "adapter", "Train the adapter", ("clip",), (*_NETWORK, "seed", "adapter_steps", "learning_rate", "temporal_weight"),
-        stages.adapter, ("experiments.stages",),
+        "adapter",
+        "Train the adapter",
+        ("clip",),
+        (*_NETWORK, "seed", "adapter_steps", "learning_rate", "temporal_weight"),
+        stages.adapter,
+        ("experiments.stages",),
     ),
     Stage(
-        "evidence", "Invert and reconstruct", ("clip", "adapter"), (*_NETWORK, "num_steps"), stages.evidence, ("experiments.stages",),
+        "evidence",
+        "Invert and reconstruct",
+        ("clip", "adapter"),
+        (*_NETWORK, "num_steps"),
+        stages.evidence,
+        ("experiments.stages",),
     ),
     Stage(
-        "edit", "Edit", ("clip", "adapter", "evidence"), (*_NETWORK, "num_steps", "guidance_scale"), stages.edit, ("experiments.stages",),
+        "edit",
+        "Edit",
+        ("clip", "adapter", "evidence"),
+        (*_NETWORK, "num_steps", "guidance_scale"),
+        stages.edit,
+        ("experiments.stages",),
     ),
     Stage(
-        "features", "Capture features", ("clip", "adapter", "evidence"), (*_NETWORK, "num_steps", "feature_levels"),
-        stages.features, ("experiments.stages",),
+        "features",
+        "Capture features",
+        ("clip", "adapter", "evidence"),
+        (*_NETWORK, "num_steps", "feature_levels"),
+        stages.features,
+        ("experiments.stages",),
     ),
 )
 
@@ -97,7 +130,14 @@ def _study_stage(study: Study) -> Stage:
     def make(context: Context) -> None:
         context.draft.values = study.measure(context)
 
-    return Stage(study.name, f"Study: {study.name.replace('_', ' ')}", study.needs, study.settings, make, (study.measure.__module__,))
+    return Stage(
+        study.name,
+        f"Study: {study.name.replace('_', ' ')}",
+        study.needs,
+        study.settings,
+        make,
+        (study.measure.__module__,),
+    )
 
 
 def _ladder_stage(claim: Claim) -> Stage:
@@ -110,7 +150,11 @@ def _ladder_stage(claim: Claim) -> Stage:
         context.draft.values = [audit.json_rung(claim, result) for result in results]
 
     return Stage(
-        f"ladder-{claim.id}", f"Check {claim.id}", (), ("seed", "extra_seeds"), make,
+        f"ladder-{claim.id}",
+        f"Check {claim.id}",
+        (),
+        ("seed", "extra_seeds"),
+        make,
         (audit.claim_module(claim).__name__, "theory.ladder", "experiments.report.audit"),
     )
 
@@ -121,7 +165,11 @@ def _reality_stage(claim: Claim) -> Stage:
         context.draft.values = audit.json_rung(claim, result)
 
     return Stage(
-        f"reality-{claim.id}", f"Check {claim.id} on the network", ("evidence",), (), make,
+        f"reality-{claim.id}",
+        f"Check {claim.id} on the network",
+        ("evidence",),
+        (),
+        make,
         (audit.claim_module(claim).__name__, "theory.ladder", "experiments.report.audit"),
     )
 
@@ -179,6 +227,7 @@ class _Run:
         entry, reused = self.store.fetch(stage.name, ingredients, make)
         scratch.unlink(missing_ok=True)
         self.observer.finished(stage.name, reused)
+        release_compiled_programs()
         self.entries[stage.name] = entry
         return entry
 
@@ -201,7 +250,9 @@ def chosen_claims(settings: Settings) -> tuple[Claim, ...]:
     return tuple(theory.find_claim(claim_id) for claim_id in settings.claims)
 
 
-def reproduce(settings: Settings, out: Path, *, figures: Path | None = None, observer: Observer | None = None) -> dict[str, Any]:
+def reproduce(
+    settings: Settings, out: Path, *, figures: Path | None = None, observer: Observer | None = None
+) -> dict[str, Any]:
     """Run the main job.
 
     Args:
@@ -238,7 +289,9 @@ def reproduce(settings: Settings, out: Path, *, figures: Path | None = None, obs
             record = audit.claim_record(claim, rungs)
             records.append({**record, "figure": f"claim_{claim.id}"})
             drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
-        result = audit.build_audit(records, [{"name": name, **content} for name, content in drawings], _describe_run(run))
+        result = audit.build_audit(
+            records, [{"name": name, **content} for name, content in drawings], _describe_run(run)
+        )
         _write_figures(run, drawings, out / "figures")
         _write_text(out / "audit.json", canonical_json(result))
         write_report(out)
@@ -281,7 +334,9 @@ def _write_figures(run: _Run, drawings: Sequence[tuple[str, Mapping[str, Any]]],
             "matplotlib": version("matplotlib"),
         }
         entry, reused = run.store.fetch(
-            f"figure-{name}", ingredients, lambda draft, name=name, content=content: write_figure(draft.folder, name, content)
+            f"figure-{name}",
+            ingredients,
+            lambda draft, name=name, content=content: write_figure(draft.folder, name, content),
         )
         all_reused &= reused
         for suffix in FIGURE_SUFFIXES:

@@ -1,4 +1,6 @@
-"""What a run of `framebound reproduce` is asked to do; every field that changes a number is in here, and nothing else is."""
+"""What a run of `framebound reproduce` is asked to do; every field that changes a number is in here, and nothing else
+is.
+"""
 
 import dataclasses
 import math
@@ -28,7 +30,8 @@ class Settings:
         num_steps: DDIM steps of inversion and of sampling.
         guidance_scale: of the edit; inversion and reconstruction always use 1.
         adapter_steps, learning_rate, temporal_weight: training of adapter and prompt tokens.
-        round_trip_steps: numbers of steps at which the study of the round trip measures the trained UNet, beside `num_steps`.
+        round_trip_steps: numbers of steps at which the study of the round trip measures the trained UNet, beside
+            `num_steps`.
         ideal_steps: the same for the exact predictors.
         feature_levels: at how many timesteps features are captured.
         study_instances: random instances per point of a study.
@@ -65,18 +68,28 @@ class Settings:
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed = {self.seed}; an integer in [0, {MAX_SEED}] is needed")
         if self.num_frames < MINIMUM_FRAMES:
-            raise ValueError(f"num_frames = {self.num_frames}; at least {MINIMUM_FRAMES} are needed: the loss compares neighbouring pairs")
+            raise ValueError(
+                f"num_frames = {self.num_frames}; at least {MINIMUM_FRAMES} are needed: the loss compares "
+                "neighbouring pairs"
+            )
         if self.num_steps < MINIMUM_LEVELS:
-            raise ValueError(f"num_steps = {self.num_steps}; at least {MINIMUM_LEVELS} are needed: features are taken at three noise levels")
+            raise ValueError(
+                f"num_steps = {self.num_steps}; at least {MINIMUM_LEVELS} are needed: features are taken at three "
+                "noise levels"
+            )
         for name in ("frame_stride", "adapter_steps", "feature_levels", "study_instances"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; at least 1 is needed")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate = {self.learning_rate}; a finite number > 0 is needed, for example 1e-3")
         if not (math.isfinite(self.temporal_weight) and self.temporal_weight >= 0):
-            raise ValueError(f"temporal_weight = {self.temporal_weight}; a finite number >= 0 is needed, for example 0.01")
+            raise ValueError(
+                f"temporal_weight = {self.temporal_weight}; a finite number >= 0 is needed, for example 0.01"
+            )
         if self.video is not None and not Path(self.video).exists():
-            raise ValueError(f"video {self.video}: there is no such file or folder; give an mp4, a gif or a folder of images")
+            raise ValueError(
+                f"video {self.video}: there is no such file or folder; give an mp4, a gif or a folder of images"
+            )
 
     @classmethod
     def preset(cls, profile: str, **overrides) -> "Settings":

@@ -3,14 +3,13 @@
     clip -> adapter -> evidence -> edit
                                 -> features
 
-Everything that is compared with a bound is computed in float64; only the adapter is trained in float32. Each stage loads its own editor, so
-that no state of one leaks into the next.
+Everything that is compared with a bound is computed in float64; only the adapter is trained in float32. Each stage
+loads its own editor, so that no state of one leaks into the next.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,8 @@ from theory.temporal_loss.instances import reduce_frames
 
 ADAPTER_FILE = "adapter.safetensors"
 ALL_LAYERS = r"attn1$"
-# Frame similarities are read off nearly clean latents: at the first level of a 50-step ladder the noise is still invisible.
+# Frame similarities are read off nearly clean latents: at the first level of a 50-step ladder the noise is still
+# invisible.
 TRACE_TIMESTEP = 1
 
 
@@ -60,7 +60,9 @@ def _load_with_adapter(context: Context, frames: np.ndarray) -> Editor:
 
 def _clip_frames(settings: Settings, size: int) -> np.ndarray:
     if settings.video is not None:
-        frames = read_video(settings.video, size=size, max_frames=settings.num_frames * settings.frame_stride, min_frames=MINIMUM_FRAMES)
+        frames = read_video(
+            settings.video, size=size, max_frames=settings.num_frames * settings.frame_stride, min_frames=MINIMUM_FRAMES
+        )
     else:
         frames = load_clip(settings.clip, split="held_out", size=size)
     # Fewer frames than asked for are taken as they are, as long as there are three.
@@ -69,7 +71,9 @@ def _clip_frames(settings: Settings, size: int) -> np.ndarray:
 
 
 def clip(context: Context) -> None:
-    """Held-out frames of a shipped clip, or the user's video, at the size the pipeline was trained on, and the two prompts."""
+    """Held-out frames of a shipped clip, or the user's video, at the size the pipeline was trained on, and the two
+    prompts.
+    """
     settings = context.settings
     frames = _clip_frames(settings, _load(settings, torch.float32).frame_size)
     if settings.video is None:
@@ -116,11 +120,17 @@ def adapter(context: Context) -> None:
 
 
 def evidence(context: Context) -> None:
-    """Three round trips (adapter off, on, in sampling only) and features at three noise levels: what the theorems are compared with."""
+    """Three round trips (adapter off, on, in sampling only) and features at three noise levels: what the theorems are
+    compared with.
+    """
     settings, source = context.settings, context.inputs["clip"]
     frames = source.arrays["frames"]
     context.draft.arrays = gather(
-        _load_with_adapter(context, frames), frames, source.values["source_prompt"], num_steps=settings.num_steps, progress=context.progress
+        _load_with_adapter(context, frames),
+        frames,
+        source.values["source_prompt"],
+        num_steps=settings.num_steps,
+        progress=context.progress,
     )
 
 
@@ -129,11 +139,18 @@ def edit(context: Context) -> None:
     settings, source, recorded = context.settings, context.inputs["clip"], context.inputs["evidence"].arrays
     frames, prompt, target = source.arrays["frames"], source.values["source_prompt"], source.values["target_prompt"]
     editor = _load_with_adapter(context, frames)
-    results = {"source": recorded["round_trip/off/inversion"][0], "reconstruction": recorded["round_trip/off/sampling"][0]}
+    results = {
+        "source": recorded["round_trip/off/inversion"][0],
+        "reconstruction": recorded["round_trip/off/sampling"][0],
+    }
     for number, (name, adapter) in enumerate((("off", False), ("on", True))):
         noise = torch.from_numpy(recorded[f"round_trip/{name}/inversion"][-1]).to(editor.device)
         sampling = editor.sample(
-            noise, target, num_steps=settings.num_steps, adapter=adapter, guidance_scale=settings.guidance_scale,
+            noise,
+            target,
+            num_steps=settings.num_steps,
+            adapter=adapter,
+            guidance_scale=settings.guidance_scale,
             progress=lambda done, total, number=number: context.progress(number * total + done, 2 * total),
         )
         results["edit_adapter" if adapter else "edit"] = sampling.latents[0].cpu().numpy()
@@ -142,7 +159,9 @@ def edit(context: Context) -> None:
     for name, result in results.items():
         latents = torch.from_numpy(result).to(editor.device)
         with torch.no_grad():
-            seen = editor.features(latents, TRACE_TIMESTEP, target if name.startswith("edit") else prompt, layers=[layer])[layer]
+            seen = editor.features(
+                latents, TRACE_TIMESTEP, target if name.startswith("edit") else prompt, layers=[layer]
+            )[layer]
         traces[name] = [float(value) for value in similarities(seen)]
         losses[name] = float(temporal_loss(seen))
         arrays[f"frames_{name}"] = frames if name == "source" else editor.to_frames(latents)
@@ -164,13 +183,14 @@ def _relative_error(measured: np.ndarray, exact: np.ndarray) -> float:
 
 def chosen_levels(num_steps: int, count: int) -> list[int]:
     """`count` levels of the ladder, spread evenly from the first noisy one to the last."""
-    return sorted({int(round(level)) for level in np.linspace(1, num_steps, count)})
+    return sorted({round(level) for level in np.linspace(1, num_steps, count)})
 
 
 def features(context: Context) -> None:
     """Self-attention features along the inversion, every layer, adapter off and on.
 
-    Stored are frames rotated into as many dimensions as there are frames, plus one: the temporal loss depends on inner products only,
+    Stored are frames rotated into as many dimensions as there are frames, plus one: the temporal loss depends on inner
+        products only,
     so its gradient and the spectrum of its Hessian are the same there.
     """
     settings, source, recorded = context.settings, context.inputs["clip"], context.inputs["evidence"].arrays
@@ -188,10 +208,16 @@ def features(context: Context) -> None:
             for layer, values in captured.items():
                 name = f"record{len(records):03d}"
                 context.draft.arrays[name] = reduce_frames(values.cpu().numpy())
-                records.append({
-                    "array": name, "layer": layer, "level": level, "timestep": timestep, "adapter": with_adapter,
-                    "shape": list(values.shape),
-                })
+                records.append(
+                    {
+                        "array": name,
+                        "layer": layer,
+                        "level": level,
+                        "timestep": timestep,
+                        "adapter": with_adapter,
+                        "shape": list(values.shape),
+                    }
+                )
             done += 1
             context.progress(done, 2 * len(levels))
     context.draft.values = records

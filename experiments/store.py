@@ -1,7 +1,8 @@
-"""A run's store: one folder per result, named by what decided the result, so that a second run reuses it and a killed one resumes.
+"""A run's store: one folder per result, named by what decided it, so that a second run reuses and a killed one resumes.
 
-An entry's key is the SHA-256 of its ingredients in canonical JSON: the settings it reads, the keys of the entries it was made
-from, the digest of the source files it can reach, and the versions of the libraries. Whatever changes a number changes the key.
+An entry's key is the SHA-256 of its ingredients in canonical JSON: the settings it reads, the keys of the entries it
+was made from, the digest of the source files it can reach, and the versions of the libraries. Whatever changes a number
+changes the key.
 
     store/<name>-<first 16 digits of the key>/
         manifest.json        key, ingredients, SHA-256 of the other files
@@ -104,7 +105,9 @@ def _imports(module: str) -> Iterator[tuple[str, str | None, str | None]]:
             origin = node.module or ""
             if node.level:
                 parts = module.split(".")
-                origin = ".".join([*parts[: len(parts) - node.level + _is_package(module)], *([origin] if origin else [])])
+                origin = ".".join(
+                    [*parts[: len(parts) - node.level + _is_package(module)], *([origin] if origin else [])]
+                )
             yield from ((origin, alias.name, alias.asname or alias.name) for alias in node.names)
 
 
@@ -138,9 +141,9 @@ def _only_passes_names_on(module: str) -> bool:
 def reachable_modules(roots: Iterable[str], exclude: Iterable[str] = ()) -> tuple[str, ...]:
     """The modules of this project whose source can decide what the roots compute.
 
-    Imports are followed in the syntax tree, at any depth of a function, to the module that defines the imported name. Packages on the way
-    count when they do more than pass names on, so that a new theorem beside an old one leaves the old one's results alone. A module that
-    is imported by a computed name has to be a root itself.
+    Imports are followed in the syntax tree, at any depth of a function, to the module that defines the imported name.
+    Packages on the way count when they do more than pass names on, so that a new theorem beside an old one leaves the
+    old one's results alone. A module that is imported by a computed name has to be a root itself.
     """
     excluded, seen, pending = set(exclude), set(), list(roots)
     while pending:
@@ -149,7 +152,9 @@ def reachable_modules(roots: Iterable[str], exclude: Iterable[str] = ()) -> tupl
             continue
         seen.add(module)
         pending += [_defining_module(origin, name) for origin, name, _ in _imports(module) if _is_ours(origin)]
-    parents = {".".join(parts[:count]) for parts in (module.split(".") for module in seen) for count in range(1, len(parts))}
+    parents = {
+        ".".join(parts[:count]) for parts in (module.split(".") for module in seen) for count in range(1, len(parts))
+    }
     acting = {package for package in parents - excluded if not _only_passes_names_on(package)}
     return tuple(sorted(seen | acting))
 
@@ -215,7 +220,9 @@ class Store:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(f"{self.folder} is in use by another run; wait for it, or give another --out") from None
+                raise ValueError(
+                    f"{self.folder} is in use by another run; wait for it, or give another --out"
+                ) from None
             for leftover in self.folder.glob(".*.part"):
                 shutil.rmtree(leftover)
             yield
@@ -229,7 +236,7 @@ class Store:
         return self.folder / f"{name}-{key[:16]}"
 
     def load(self, name: str, ingredients: Mapping[str, Any]) -> Entry | None:
-        """The entry made from these ingredients, or None. An entry whose files are not what its manifest says counts as missing."""
+        """The entry made from these ingredients, or None; one whose files are not what its manifest says is missing."""
         key = self.key(ingredients)
         folder = self._path(name, key)
         if not folder.exists():
@@ -259,7 +266,9 @@ class Store:
             yield draft
             (folder / VALUES).write_text(canonical_json(draft.values), encoding="utf-8")
             if draft.arrays:
-                save_file({label: np.ascontiguousarray(array) for label, array in draft.arrays.items()}, folder / ARRAYS)
+                save_file(
+                    {label: np.ascontiguousarray(array) for label, array in draft.arrays.items()}, folder / ARRAYS
+                )
             files = {
                 path.relative_to(folder).as_posix(): digest_file(path)
                 for path in sorted(folder.rglob("*"))

@@ -1,4 +1,6 @@
-"""The command line: a user's mistake is one line and exit status 2, a failed check exit status 1, and --help imports nothing heavy."""
+"""The command line: a user's mistake is one line and exit status 2, a failed check exit status 1, and --help imports
+nothing heavy.
+"""
 
 import json
 import subprocess
@@ -95,7 +97,7 @@ def test_out_lies_under_a_file(capsys, tmp_path):
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_learning_rate_must_be_positive(rate):
-    with pytest.raises(ValueError, match="learning_rate = .*> 0"):
+    with pytest.raises(ValueError, match=r"learning_rate = .*> 0"):
         Settings(learning_rate=rate)
 
 
@@ -148,7 +150,10 @@ def test_unknown_benchmark(capsys):
 def test_failed_check_is_status_1(capsys, tmp_path, monkeypatch):
     """The exit status is what a continuous-integration job reads."""
     audit = {
-        "passed": False, "failures": ["C1.x: attack: ratio 1.2"], "claims": [], "paper_claims": [],
+        "passed": False,
+        "failures": ["C1.x: attack: ratio 1.2"],
+        "claims": [],
+        "paper_claims": [],
     }
     monkeypatch.setattr(reproduce, "reproduce", lambda *arguments, **keywords: audit)
     assert cli._run(["reproduce", "--out", str(tmp_path)]) == cli.EXIT_CHECK_FAILED
@@ -168,6 +173,7 @@ def test_interrupt_is_one_line(capsys, tmp_path, monkeypatch):
 
 def test_a_defect_of_ours_is_no_mistake_of_the_user(tmp_path, monkeypatch):
     """Only what a user can mend becomes one line; a defect keeps its traceback."""
+
     def fail(*arguments, **keywords):
         raise ArithmeticError("not finite")
 

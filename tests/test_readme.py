@@ -15,5 +15,10 @@ def test_table_replaces_what_stood_between_the_markers(tmp_path):
     readme.write_text(f"before\n{table.BEGIN}\nwhat stood here\n{table.END}\nafter\n")
     assert table.update_readme(readme, tmp_path / "none.json")
     text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "what stood here" not in text and "C1.hessian" in text
+    assert (
+        text.startswith("before\n")
+        and text.endswith("\nafter\n")
+        and "what stood here" not in text
+        and "C1.hessian" in text
+    )
     assert not table.update_readme(readme, tmp_path / "none.json")

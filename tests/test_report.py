@@ -1,4 +1,4 @@
-"""The report: self-contained, valid, complete, escaped; figures that are the same bytes twice; formulas that convert."""
+"""The report: self-contained, valid, complete, escaped; figures of the same bytes twice; formulas that convert."""
 
 import html.parser
 import json
@@ -29,7 +29,9 @@ def synthetic_rungs(claim):
     """A ladder as it would come out for a claim that passes, without climbing it."""
     ratios = {auditing.BELOW: 0.5, auditing.ABOVE: 2.0, auditing.RECORDED: 0.1}
     return [
-        auditing.json_rung(claim, RungResult(rung, True, (outcome(f"{rung} {EVIL}", ratios[auditing.expected_side(claim, rung)]),)))
+        auditing.json_rung(
+            claim, RungResult(rung, True, (outcome(f"{rung} {EVIL}", ratios[auditing.expected_side(claim, rung)]),))
+        )
         for rung in Rung
     ]
 
@@ -48,11 +50,16 @@ def report(tmp_path_factory):
         records.append({**auditing.claim_record(claim, rungs), "figure": f"claim_{claim.id}"})
         drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), auditing.figure_data(records[-1], rungs))))
     strip = {
-        "groups": ["C1", "C2", "C3"], "caption": "strip", "alt": "strip",
+        "groups": ["C1", "C2", "C3"],
+        "caption": "strip",
+        "alt": "strip",
         "numbers": [{"name": "norm", "value": 0.25, "kind": "measured", "group": "C1"}],
     }
     run = {
-        "settings": {"profile": "small", "seed": 0}, "versions": {"python": "3"}, "device": "cpu", "weights": "0" * 64,
+        "settings": {"profile": "small", "seed": 0},
+        "versions": {"python": "3"},
+        "device": "cpu",
+        "weights": "0" * 64,
         "clip": {"name": EVIL, "shape": [3, 16, 16, 3], "sha256": "0" * 64, "source_prompt": "a", "target_prompt": "b"},
     }
     figures = [{"name": "film_strip", **strip}, *({"name": name, **content} for name, content in drawings)]
@@ -136,7 +143,7 @@ def test_text_from_outside_is_escaped(report):
 
 
 def test_damaged_audit_and_missing_figure(report, tmp_path):
-    with pytest.raises(ValueError, match="audit.json is missing"):
+    with pytest.raises(ValueError, match=r"audit\.json is missing"):
         page.write_report(tmp_path)
     (tmp_path / "audit.json").write_text("{")
     with pytest.raises(ValueError, match="is no JSON"):
@@ -160,8 +167,15 @@ def test_formula_with_an_unknown_command_is_refused():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0, "0"), (None, "–"), ("infinity", "∞"), (12, "12"), (0.123456, "0.1235"), (1.0000004, "1.000000"), (0.9991, "0.999100"),
-        (123456.0, "1.23\u2009×\u200910⁵"), (-2.5e-7, "-2.50\u2009×\u200910⁻⁷"),
+        (0.0, "0"),
+        (None, "–"),
+        ("infinity", "∞"),
+        (12, "12"),
+        (0.123456, "0.1235"),
+        (1.0000004, "1.000000"),
+        (0.9991, "0.999100"),
+        (123456.0, "1.23\u2009×\u200910⁵"),
+        (-2.5e-7, "-2.50\u2009×\u200910⁻⁷"),
     ],
 )
 def test_short_numbers(value, text):

@@ -1,4 +1,6 @@
-"""The main job on a tiny network: the same bytes twice, reuse, resumption, faults that change a verdict, and what is written where."""
+"""The main job on a tiny network: the same bytes twice, reuse, resumption, faults that change a verdict, and what is
+written where.
+"""
 
 import json
 import shutil
@@ -14,7 +16,6 @@ from experiments.editor import build_pipeline, save_pipeline, write_video
 from experiments.report import audit as auditing
 from experiments.reproduce import reproduce
 from experiments.store import Store
-
 
 # In one worker, so that the finished run is made once.
 pytestmark = [pytest.mark.usefixtures("single_thread"), pytest.mark.xdist_group("reproduce")]
@@ -43,7 +44,9 @@ def pipeline(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def cheap():
-    """Checks a toy claim instead of the theorems, and leaves out the studies whose compilation takes longer than all tests here."""
+    """Checks a toy claim instead of the theorems, and leaves out the studies whose compilation takes longer than all
+    tests here.
+    """
     claim = toy.claim()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "chosen_claims", lambda settings: (claim,))
@@ -69,7 +72,9 @@ def copied(finished, tmp_path):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 def published(out):
@@ -80,7 +85,13 @@ def published(out):
 def test_same_seed_same_bytes(tmp_path, pipeline, finished):
     """A run from nothing, and with a second folder for the figures."""
     first = published(finished)
-    assert {"audit.json", "report.html", "figures/film_strip.pdf", "figures/film_strip.png", "figures/film_strip.json"} <= first.keys()
+    assert {
+        "audit.json",
+        "report.html",
+        "figures/film_strip.pdf",
+        "figures/film_strip.png",
+        "figures/film_strip.json",
+    } <= first.keys()
     assert "figures/claim_C1.toy.pdf" in first
     audit = reproduce(toy.settings(pipeline), tmp_path / "again", figures=tmp_path / "figures")
     assert audit["passed"], audit["failures"]
@@ -143,7 +154,14 @@ def test_audit_holds_what_a_referee_asks_for(finished, pipeline):
     assert {"versions", "device", "commit", "settings", "weights", "clip"} <= audit.keys()
     assert {"numpy", "scipy", "jax", "torch", "diffusers", "peft", "python"} <= audit["versions"].keys()
     (claim,) = audit["claims"]
-    assert [rung["rung"] for rung in claim["rungs"]] == ["witness", "property", "attack", "necessity", "power", "reality"]
+    assert [rung["rung"] for rung in claim["rungs"]] == [
+        "witness",
+        "property",
+        "attack",
+        "necessity",
+        "power",
+        "reality",
+    ]
     for rung in claim["rungs"]:
         assert {"label", "measured", "bound", "ratio", "budget", "seed", "witness"} <= rung["worst"].keys()
     (group,) = audit["paper_claims"]
@@ -165,6 +183,8 @@ def test_other_video_of_the_same_name_is_another_run(tmp_path, pipeline):
     seen = []
     for step in (1, -1):
         write_video(tmp_path / "mine", np.random.default_rng(0).random((3, 16, 16, 3)).astype(np.float32)[::step])
-        run = module._Run(toy.settings(pipeline, video=str(tmp_path / "mine")), Store(tmp_path / "store"), module.Silent())
+        run = module._Run(
+            toy.settings(pipeline, video=str(tmp_path / "mine")), Store(tmp_path / "store"), module.Silent()
+        )
         seen.append(run.fetch(module._STAGES[0]).values["sha256"])
     assert seen[0] != seen[1]

@@ -101,7 +101,9 @@ def test_manifest_of_another_entry_is_refused(tmp_path):
 
 
 def test_killed_run_resumes(tmp_path):
-    """SIGKILL in the middle of the second of two stages: the first is reused, no half-written entry is seen, leftovers are cleared."""
+    """SIGKILL in the middle of the second of two stages: the first is reused, no half-written entry is seen, leftovers
+    are cleared.
+    """
     script = textwrap.dedent(
         """
         import sys, time
@@ -123,7 +125,9 @@ def test_killed_run_resumes(tmp_path):
         """
     )
     folder = tmp_path / "store"
-    with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True, cwd=store_module.ROOT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True, cwd=store_module.ROOT
+    ) as process:
         assert process.stdout.readline() == "writing\n"
         os.kill(process.pid, signal.SIGKILL)
     assert any(path.name.endswith(".part") for path in folder.iterdir())
@@ -151,7 +155,12 @@ def test_nan_is_refused(tmp_path):
 
 def test_array_digest_sees_dtype_and_shape():
     array = np.arange(6.0)
-    digests = {digest_array(array), digest_array(array.reshape(2, 3)), digest_array(array.astype(np.float32)), digest_array(array.view(np.int64))}
+    digests = {
+        digest_array(array),
+        digest_array(array.reshape(2, 3)),
+        digest_array(array.astype(np.float32)),
+        digest_array(array.view(np.int64)),
+    }
     assert len(digests) == 4
     assert digest_array(np.asfortranarray(array.reshape(2, 3))) == digest_array(array.reshape(2, 3))
 
@@ -168,7 +177,16 @@ def source_tree(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store_module, "ROOT", tmp_path)
     write("theory/__init__.py", "import jax\nSTATE = 1\n")
-    write("theory/loss/__init__.py", '"""Names."""\nfrom theory.loss.first import one\nfrom theory.loss.second import two\n__all__ = ["one", "two"]\n')
+    write(
+        "theory/loss/__init__.py",
+        """
+        '''Names.'''
+        from theory.loss.first import one
+        from theory.loss.second import two
+
+        __all__ = ["one", "two"]
+        """,
+    )
     write("theory/loss/first.py", "def one():\n    from theory import helper\n    return helper\n")
     write("theory/loss/second.py", "two = 2\n")
     write("theory/helper.py", "from . import deep\n")
@@ -181,7 +199,13 @@ def source_tree(tmp_path, monkeypatch):
 
 def test_reachable_modules_follow_names_and_function_bodies(source_tree):
     # theory/__init__ acts when imported; theory/loss/__init__ only passes names on, so a neighbour does not count.
-    assert reachable_modules(["experiments.user"]) == ("experiments.user", "theory", "theory.deep", "theory.helper", "theory.loss.first")
+    assert reachable_modules(["experiments.user"]) == (
+        "experiments.user",
+        "theory",
+        "theory.deep",
+        "theory.helper",
+        "theory.loss.first",
+    )
 
 
 def test_source_digest_changes_with_what_is_reached_only(source_tree):
@@ -198,7 +222,11 @@ def test_package_that_does_more_than_pass_names_on_counts(source_tree):
 
 
 def test_every_stage_reaches_the_editor():
-    """The real tree: training of the adapter depends on the UNet's loader and on the loss, and not on the drawing of figures."""
+    """The real tree: training of the adapter depends on the UNet's loader and on the loss, and not on the drawing of
+    figures.
+    """
     reached = reachable_modules(["experiments.stages"])
     assert {"experiments.editor.pipeline", "experiments.editor.objective", "theory.temporal_loss.loss"} <= set(reached)
-    assert not any(name.startswith(("experiments.report", "experiments.studies", "experiments.cli")) for name in reached)
+    assert not any(
+        name.startswith(("experiments.report", "experiments.studies", "experiments.cli")) for name in reached
+    )

@@ -32,17 +32,34 @@ def claim(*, bound: float = 1.0, claim_id: str = "C1.toy", title: str = "A cosin
         return [Outcome(record.label, 0.5, 1.0, 1e-15) for record in evidence.features]
 
     return Claim(
-        id=claim_id, title=title, statement="The absolute cosine of an angle is at most 1.", latex=r"|\cos\alpha| \le 1",
-        hypotheses=(Hypothesis("H1", "The cosine is not scaled."),), verdict=Verdict.PROVED, tightness=Tightness.TIGHT, origin="a test",
-        problem=problem, witnesses=lambda num_entries: {"angle": jnp.asarray(0.0)}, necessity={"H1": unscaled},
-        planted={"half": lambda instance: jnp.asarray(0.5)}, reality=reality, floor=0.99, floor_reason="attained",
+        id=claim_id,
+        title=title,
+        statement="The absolute cosine of an angle is at most 1.",
+        latex=r"|\cos\alpha| \le 1",
+        hypotheses=(Hypothesis("H1", "The cosine is not scaled."),),
+        verdict=Verdict.PROVED,
+        tightness=Tightness.TIGHT,
+        origin="a test",
+        problem=problem,
+        witnesses=lambda num_entries: {"angle": jnp.asarray(0.0)},
+        necessity={"H1": unscaled},
+        planted={"half": lambda instance: jnp.asarray(0.5)},
+        reality=reality,
+        floor=0.99,
+        floor_reason="attained",
     )
 
 
 def settings(pipeline, **overrides) -> Settings:
     """The smallest run."""
     smallest = {
-        "pipeline": str(pipeline), "num_frames": 3, "num_steps": 4, "adapter_steps": 2, "round_trip_steps": (5,), "ideal_steps": (10, 20),
-        "feature_levels": 2, "study_instances": 4,
+        "pipeline": str(pipeline),
+        "num_frames": 3,
+        "num_steps": 4,
+        "adapter_steps": 2,
+        "round_trip_steps": (5,),
+        "ideal_steps": (10, 20),
+        "feature_levels": 2,
+        "study_instances": 4,
     }
     return Settings.preset("small", **{**smallest, **overrides})

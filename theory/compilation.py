@@ -1,5 +1,6 @@
 """Keep compiled JAX programs between processes: the checks spend most of their time in the compiler, on programs that rarely change."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -33,3 +34,29 @@ def keep_compiled_programs(folder: str | os.PathLike | None = None) -> Path | No
     # Programs that compile faster than this are read from disk no faster.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return target
+
+
+def _share_of_maps_used() -> float:
+    """This process's memory maps over the number the kernel allows; 0 where the system does not say."""
+    try:
+        limit = int(Path("/proc/sys/vm/max_map_count").read_text(encoding="ascii"))
+        used = len(Path("/proc/self/maps").read_bytes().splitlines())
+    except OSError:
+        return 0.0
+    return used / limit
+
+
+def release_compiled_programs(most: float = 0.25) -> bool:
+    """Drop every compiled program once they hold more than the share `most` of the process's memory maps.
+
+    Each program holds memory maps of its own, of which Linux allows a process 65530 by default: a process that checks every claim would
+    run out of them, and the compiler would report that it cannot allocate memory.
+
+    Returns:
+        Whether the programs were dropped. They are compiled again, or read from the folder of `keep_compiled_programs`, when needed.
+    """
+    if _share_of_maps_used() <= most:
+        return False
+    jax.clear_caches()
+    gc.collect()
+    return True

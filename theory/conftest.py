@@ -14,7 +14,7 @@ import jax
 import pytest
 
 import theory  # noqa: F401  switches JAX to 64 bits
-from theory.compilation import keep_compiled_programs
+from theory.compilation import keep_compiled_programs, release_compiled_programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 keep_compiled_programs()
@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("xdist_group") is None:
             # A file's tests share compiled programs and fixtures, so one worker takes them all.
             item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+
+
+@pytest.fixture(autouse=True)
+def _bounded_number_of_programs():
+    yield
+    release_compiled_programs()
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,20 @@ FORMAT = 1
 
 BELOW, ABOVE, RECORDED = "below", "above", "recorded"
 _EXPECTED = {
-    Rung.WITNESS: BELOW, Rung.PROPERTY: BELOW, Rung.ATTACK: BELOW, Rung.NECESSITY: ABOVE, Rung.POWER: ABOVE, Rung.REALITY: BELOW,
+    Rung.WITNESS: BELOW,
+    Rung.PROPERTY: BELOW,
+    Rung.ATTACK: BELOW,
+    Rung.NECESSITY: ABOVE,
+    Rung.POWER: ABOVE,
+    Rung.REALITY: BELOW,
 }
 _EXPECTED_REFUTED = {
-    Rung.WITNESS: ABOVE, Rung.PROPERTY: ABOVE, Rung.ATTACK: ABOVE, Rung.NECESSITY: BELOW, Rung.POWER: ABOVE, Rung.REALITY: RECORDED,
+    Rung.WITNESS: ABOVE,
+    Rung.PROPERTY: ABOVE,
+    Rung.ATTACK: ABOVE,
+    Rung.NECESSITY: BELOW,
+    Rung.POWER: ABOVE,
+    Rung.REALITY: RECORDED,
 }
 
 
@@ -77,15 +87,17 @@ def _thin(ratios: np.ndarray) -> list[float]:
 
 
 def json_rung(claim: Claim, result: RungResult) -> dict[str, Any]:
-    """One rung: whether it passed, the deciding outcome with its witness, the other outcomes without, and ratios for the figure.
+    """One rung: whether it passed, the deciding outcome with its witness, all outcomes without, ratios for the figure.
 
-    The deciding outcome is the one nearest to contradicting the verdict: the largest ratio where the bound has to hold, the smallest
-    where it has to break.
+    The deciding outcome is the one nearest to contradicting the verdict: the largest ratio where the bound has to hold,
+    the smallest where it has to break.
     """
     expected = expected_side(claim, result.rung)
     choose = min if expected == ABOVE else max
     deciding = choose(result.outcomes, key=lambda outcome: outcome.ratio, default=None)
-    batch = result.ratios if result.ratios.size else np.array([outcome.ratio for outcome in result.outcomes], dtype=float)
+    batch = (
+        result.ratios if result.ratios.size else np.array([outcome.ratio for outcome in result.outcomes], dtype=float)
+    )
     return {
         "rung": str(result.rung),
         "passed": result.passed,
@@ -155,11 +167,17 @@ def _headline(members: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The true theorem that speaks for a group: sharp before not sharp, a repair of the paper before an addition."""
     true = [record for record in members if record["verdict"] != Verdict.REFUTED]
     rank = {Tightness.TIGHT: 0, Tightness.IDENTITY: 1, Tightness.UPPER: 2, Tightness.LOWER: 3}
-    return min(true, key=lambda record: (record["verdict"] != Verdict.REPAIRED, rank[Tightness(record["tightness"])]), default=None)
+    return min(
+        true,
+        key=lambda record: (record["verdict"] != Verdict.REPAIRED, rank[Tightness(record["tightness"])]),
+        default=None,
+    )
 
 
-def group_record(group: str, members: Sequence[Mapping[str, Any]], numbers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One of the paper's claims: its verdict, the headline theorem's numbers in theory and on the network, and the studies' numbers."""
+def group_record(
+    group: str, members: Sequence[Mapping[str, Any]], numbers: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """One of the paper's claims: its verdict, its headline theorem's numbers, and the numbers of the studies."""
     headline = _headline(members)
     refuted = [record for record in members if record["verdict"] == Verdict.REFUTED]
     return {
@@ -171,7 +189,9 @@ def group_record(group: str, members: Sequence[Mapping[str, Any]], numbers: Sequ
         "headline": headline and headline["id"],
         "theory": headline and headline["theory"],
         "network": headline and headline["network"],
-        "counterexample": {"id": refuted[0]["id"], **refuted[0]["theory"]} if refuted and refuted[0]["theory"] else None,
+        "counterexample": {"id": refuted[0]["id"], **refuted[0]["theory"]}
+        if refuted and refuted[0]["theory"]
+        else None,
         "numbers": [dict(number) for number in numbers if number["group"] == group],
     }
 
@@ -199,7 +219,12 @@ def figure_data(record: Mapping[str, Any], rungs: Sequence[Mapping[str, Any]]) -
         "verdict": record["verdict"],
         "tightness": record["tightness"],
         "rows": [
-            {"rung": rung["rung"], "expected": rung["expected"], "ratios": rung["ratios"], "worst": rung["worst"]["ratio"]}
+            {
+                "rung": rung["rung"],
+                "expected": rung["expected"],
+                "ratios": rung["ratios"],
+                "worst": rung["worst"]["ratio"],
+            }
             for rung in rungs
             if rung["worst"] is not None
         ],
@@ -208,8 +233,11 @@ def figure_data(record: Mapping[str, Any], rungs: Sequence[Mapping[str, Any]]) -
 
 def current_commit() -> str | None:
     """The commit of the checkout that this code lies in, with "+" if it has changes; None outside a checkout."""
+
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=30
+        )
         return done.stdout.strip()
 
     try:

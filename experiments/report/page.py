@@ -28,7 +28,9 @@ def mathml(latex: str, *, display: str = "block") -> Markup:
     # The converter passes an unknown command on as text instead of failing.
     unknown = re.search(r">[^<]*(\\[A-Za-z]+)", converted)
     if unknown:
-        raise ValueError(f"the formula {latex!r} uses {unknown.group(1)}, which has no MathML; write it with another command")
+        raise ValueError(
+            f"the formula {latex!r} uses {unknown.group(1)}, which has no MathML; write it with another command"
+        )
     return Markup(converted.replace("<math ", f'<math aria-label="{escape(latex)}" ', 1))
 
 
@@ -90,9 +92,7 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
     Raises:
         ValueError: a figure is missing, or a formula cannot be converted.
     """
-    pictures = {
-        figure["name"]: {**figure, "source": _embedded(figures, figure["name"])} for figure in audit["figures"]
-    }
+    pictures = {figure["name"]: {**figure, "source": _embedded(figures, figure["name"])} for figure in audit["figures"]}
     style = Markup((Path(__file__).parent / STYLE).read_text(encoding="utf-8"))
     return _environment().get_template(TEMPLATE).render(audit=audit, figures=pictures, style=style)
 
@@ -109,7 +109,9 @@ def write_report(out: Path) -> Path:
     except FileNotFoundError:
         raise ValueError(f"{source} is missing; write it with `framebound reproduce --out {out}`") from None
     except ValueError as error:
-        raise ValueError(f"{source} is no JSON ({error}); write it again with `framebound reproduce --out {out}`") from None
+        raise ValueError(
+            f"{source} is no JSON ({error}); write it again with `framebound reproduce --out {out}`"
+        ) from None
     page = render(audit, out / "figures")
     with whole_file(out / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")

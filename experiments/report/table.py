@@ -26,7 +26,9 @@ def check_claim(claim_id: str, seed: int) -> dict[str, Any]:
         ValueError: an unknown id; the message lists the ids that exist.
     """
     claim = theory.find_claim(claim_id)
-    return auditing.claim_record(claim, [auditing.json_rung(claim, result) for result in ladder.verify(claim, seed=seed)])
+    return auditing.claim_record(
+        claim, [auditing.json_rung(claim, result) for result in ladder.verify(claim, seed=seed)]
+    )
 
 
 def _pair(outcome: Mapping[str, Any] | None) -> str:
@@ -58,14 +60,16 @@ def verdict_table(audit: Mapping[str, Any] | None) -> str:
         record = groups.get(group, {})
         theory_pair, network_pair = _pair(record.get("theory")), _pair(record.get("network"))
         lines.append(
-            f"| **{group}** | **{verdict}** | {_cell(title)} | {theory_pair} | {network_pair} | [paper_notes.md](paper_notes.md) |"
+            f"| **{group}** | **{verdict}** | {_cell(title)} | {theory_pair} | {network_pair} | "
+            "[paper_notes.md](paper_notes.md) |"
         )
         for row in members:
             record = measured.get(row["id"], {})
             figure = f" ([figure](figures/claim_{row['id']}.png))" if row["id"] in measured else ""
             lines.append(
-                f"| {row['id']} | {row['verdict']}, {row['tightness']} | {_cell(row['title'])}{figure} | {_pair(record.get('theory'))} "
-                f"| {_pair(record.get('network'))} | [{Path(row['file']).name}]({row['file']}) |"
+                f"| {row['id']} | {row['verdict']}, {row['tightness']} | {_cell(row['title'])}{figure} | "
+                f"{_pair(record.get('theory'))} | {_pair(record.get('network'))} | "
+                f"[{Path(row['file']).name}]({row['file']}) |"
             )
     return "\n".join(lines) + "\n"
 
@@ -77,7 +81,9 @@ def readme_with_table(text: str, audit: Mapping[str, Any] | None) -> str:
         ValueError: the markers are not there, once each and in order.
     """
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"README needs the markers {BEGIN} and {END}, once each and in this order; put them where the table belongs")
+        raise ValueError(
+            f"README needs the markers {BEGIN} and {END}, once each and in this order; put them where the table belongs"
+        )
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     return f"{head}{BEGIN}\n{verdict_table(audit)}{END}{tail}"

@@ -1,7 +1,7 @@
 """The studies: one file per figure, with the measurement and the drawing of it side by side.
 
-A study measures once and returns JSON data; the figure, its caption and its numbers are functions of that data alone, so a figure can be
-redrawn from the JSON that is written beside it.
+A study measures once and returns JSON data; the figure, its caption and its numbers are functions of that data alone,
+so a figure can be redrawn from the JSON that is written beside it.
 """
 
 import dataclasses

@@ -11,12 +11,11 @@ from experiments.stages import Context
 from experiments.studies import Data, Number, Study
 from experiments.studies.style import BLUE, BOUND, GREEN, GREY, ORANGE, PURPLE, SKY
 from theory.descent.feature_descent import descend, feature_step_limit, steepest_frames, step_curvature
-from theory.temporal_loss import hessian_constant
-from theory.temporal_loss import instances
+from theory.temporal_loss import hessian_constant, instances
 
 # eta C_N / m^2; 2 is the limit of the theorem.
-SCALED_STEPS = tuple(float(step) for step in np.round(np.geomspace(0.25, 8.0, 21), 6))
-CURVE_STEPS = (0.5, 1.9, 8.0, 64.0)
+SCALED_STEPS = tuple(2.0**power for power in np.arange(-2, 16.25, 0.25))
+CURVE_STEPS = (0.5, 1.9, 16.0, 256.0)
 CURVE_LENGTH = 400
 OFFSET = 1e-6
 DIMENSION = 3
@@ -54,7 +53,7 @@ def _curve(frames: np.ndarray, scaled: float) -> list[float]:
 
 
 def measure(context: Context) -> Data:
-    """The first step from random, steepest and real starts over a range of step sizes, and long runs from one real start."""
+    """The first step from random, steepest and real starts over step sizes, and long runs from one real start."""
     settings, features = context.settings, context.inputs["features"]
     real = [record for record in features.values if not record["adapter"]]
     num_frames = features.arrays[real[0]["array"]].shape[0]
@@ -79,7 +78,12 @@ def measure(context: Context) -> Data:
         },
         "steepest": _scaled_changes(steepest_frames(num_frames, DIMENSION, OFFSET)),
         "real": changes,
-        "start": {"layer": start["layer"], "timestep": start["timestep"], "min_norm": min_norm, "curvature_seen": measured},
+        "start": {
+            "layer": start["layer"],
+            "timestep": start["timestep"],
+            "min_norm": min_norm,
+            "curvature_seen": measured,
+        },
         "step_limit": feature_step_limit(num_frames, min_norm),
         "curves": {f"{scaled:g}": _curve(frames, scaled) for scaled in CURVE_STEPS},
         "least_positive_critical_value": 4 / (num_frames - 2) ** 2,
@@ -91,37 +95,59 @@ def _loss(frames: np.ndarray) -> float:
 
 
 def draw(data: Data) -> Figure:
-    figure = Figure(figsize=(8.4, 3.9), layout="constrained")
+    figure = Figure(figsize=(8.4, 4.1), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     steps = np.asarray(data["scaled_steps"])
     left.axhspan(0, 4, color=ORANGE, alpha=0.10, linewidth=0)
     left.axhline(0, color=GREY, linewidth=0.9)
     left.axvline(2, color=GREY, linewidth=0.9, linestyle=":")
-    left.fill_between(steps, data["random"]["lowest"], data["random"]["highest"], color=SKY, alpha=0.35, linewidth=0, label="random starts")
+    left.fill_between(
+        steps,
+        data["random"]["lowest"],
+        data["random"]["highest"],
+        color=SKY,
+        alpha=0.35,
+        linewidth=0,
+        label="random starts",
+    )
     left.plot(steps, data["random"]["median"], color=SKY, linewidth=1.2)
     for number, changes in enumerate(data["real"]):
         left.plot(steps, changes, color=BLUE, linewidth=0.8, alpha=0.7, label="real features" if number == 0 else None)
-    left.plot(steps, data["steepest"], color=PURPLE, marker="D", markersize=3.2, linewidth=0, label="steepest start")
     left.plot(steps, -1 + steps / 2, color=BOUND, linestyle="--", label="bound", zorder=4)
+    left.plot(
+        steps, data["steepest"], color=PURPLE, marker="D", markersize=3.2, linewidth=0, label="steepest start", zorder=5
+    )
     left.set_xscale("log", base=2)
-    left.set_xticks([0.25, 0.5, 1, 2, 4, 8], ["1/4", "1/2", "1", "2", "4", "8"])
+    left.set_xticks([0.25, 2, 16, 128, 1024, 8192, 65536], ["1/4", "2", "16", "128", "1024", "8192", "65536"])
+    left.set_xlim(steps[0], steps[-1])
     left.set_ylim(-1.15, 1.0)
     left.set_xlabel(r"scaled step $\eta\,C_N/m^2$  (no unit)")
     left.set_ylabel(r"$(L_1-L_0)\,/\,\eta\|\nabla L\|^2$  (no unit)")
     left.set_title("one step of descent")
-    left.annotate("loss rises", (0.27, 0.9), color="#9a5b00", fontsize=9, va="top")
-    left.annotate("loss falls", (0.27, -0.06), color=GREY, fontsize=9, va="top")
-    left.legend(loc="lower right", fontsize=8.5, frameon=True, framealpha=0.9, edgecolor="none")
-    for (scaled, losses), colour in zip(sorted(data["curves"].items(), key=lambda item: float(item[0])), (BLUE, GREEN, ORANGE, PURPLE), strict=True):
-        right.plot(np.arange(len(losses)), np.maximum(losses, 1e-32), color=colour, label=rf"$\eta\,C_N/m^2 = {scaled}$")
+    left.annotate("loss rises", (0.3, 0.93), color="#9a5b00", fontsize=9, va="top")
+    left.annotate("loss falls", (0.3, -0.06), color=GREY, fontsize=9, va="top")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=4)
+    for (scaled, losses), colour in zip(
+        sorted(data["curves"].items(), key=lambda item: float(item[0])), (BLUE, GREEN, ORANGE, PURPLE), strict=True
+    ):
+        right.plot(
+            np.arange(len(losses)), np.maximum(losses, 1e-32), color=colour, label=rf"$\eta\,C_N/m^2 = {scaled}$"
+        )
     right.set_xscale("symlog", linthresh=1, linscale=0.5)
     right.set_xlim(0, CURVE_LENGTH)
     right.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
     right.set_yscale("log")
     right.axhline(data["least_positive_critical_value"], color=BOUND, linestyle="--", linewidth=1.4)
     right.annotate(
-        r"$4/(N-2)^2$: only minima below", (0.98, data["least_positive_critical_value"]), xycoords=("axes fraction", "data"),
-        xytext=(0, -3), textcoords="offset points", ha="right", va="top", color=BOUND, fontsize=9,
+        r"$4/(N-2)^2$: only minima below",
+        (0.98, data["least_positive_critical_value"]),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -3),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=BOUND,
+        fontsize=9,
     )
     right.set_xlabel("step")
     right.set_ylabel("temporal loss L (no unit)")
@@ -139,35 +165,55 @@ def _highest_safe(data: Data) -> float:
 
 def caption(data: Data) -> str:
     return (
-        "C2: for eta < 2 m^2 / C_N every step of descent on the features lowers the temporal loss, by at least eta (1 - eta C_N / 2 m^2) times "
-        f"the squared gradient. Left: change of the loss in one step, N = {data['num_frames']} frames; random starts (band: lowest to highest), "
-        "real features (one line a layer and timestep), the steepest start, and the bound, which crosses zero at 2. Right: descent from the real "
-        f"features with the largest loss ({data['start']['layer']}, timestep {data['start']['timestep']}); below the dashed line every critical "
-        "point is a global minimum."
+        "C2: for eta < 2 m^2 / C_N every step of descent on the features lowers the temporal loss, by at least eta "
+        "(1 - eta C_N / 2 m^2) times the squared gradient. Left: change of the loss in one step, N = "
+        f"{data['num_frames']} frames; random starts (band: lowest to highest), real features (one line a layer and "
+        "timestep), which tolerate far longer steps, the steepest start, and the bound, which crosses zero at 2. "
+        f"Right: descent from the real features with the largest loss ({data['start']['layer']}, timestep "
+        f"{data['start']['timestep']}); below the dashed line every critical point is a global minimum."
     )
 
 
 def alt(data: Data) -> str:
     return (
-        "Left panel: relative change of the loss in one step against the scaled step size; every start lies below the straight bound, which "
-        f"reaches zero at 2, and real features fall up to a scaled step of at least {_highest_safe(data):.3g}. Right panel: loss against the "
-        "number of steps for four step sizes."
+        "Left panel: relative change of the loss in one step against the scaled step size; every start lies below "
+        "the straight bound, which reaches zero at 2; the loss of the real features falls up to a scaled step of "
+        f"{_highest_safe(data):.3g}. Right panel: loss against the number of steps for four step sizes."
     )
 
 
 def numbers(data: Data) -> Sequence[Number]:
     start = data["start"]
     return (
-        Number(f"step size below which the loss must fall, {start['layer']}, timestep {start['timestep']}", data["step_limit"], "proved", "C2"),
+        Number(
+            f"step size below which the loss must fall, {start['layer']}, timestep {start['timestep']}",
+            data["step_limit"],
+            "proved",
+            "C2",
+        ),
         Number("curvature that a small step sees there", start["curvature_seen"], "measured", "C2"),
         Number("C_N / m^2 there", 2 / data["step_limit"], "proved", "C2"),
-        Number("largest scaled step tried at which no real start rises (2 is proved)", _highest_safe(data), "measured", "C2"),
-        Number(f"temporal loss after {CURVE_LENGTH} steps at 1.9 m^2 / C_N", data["curves"]["1.9"][-1], "measured", "C2"),
+        Number(
+            "largest scaled step tried at which no real start rises (2 is proved)",
+            _highest_safe(data),
+            "measured",
+            "C2",
+        ),
+        Number(
+            f"temporal loss after {CURVE_LENGTH} steps at 1.9 m^2 / C_N", data["curves"]["1.9"][-1], "measured", "C2"
+        ),
         Number("temporal loss at the start of that run", data["curves"]["1.9"][0], "measured", "C2"),
     )
 
 
 STUDY = Study(
-    name="descent", groups=("C2",), needs=("features",), settings=("seed", "study_instances"),
-    measure=measure, draw=draw, caption=caption, alt=alt, numbers=numbers,
+    name="descent",
+    groups=("C2",),
+    needs=("features",),
+    settings=("seed", "study_instances"),
+    measure=measure,
+    draw=draw,
+    caption=caption,
+    alt=alt,
+    numbers=numbers,
 )

@@ -1,4 +1,4 @@
-"""What a person looks at first: the clip, its reconstruction, the edit without and with the adapter, and how alike neighbouring frames are."""
+"""What a person looks at first: clip, reconstruction, edit without and with adapter, and how alike neighbours are."""
 
 import base64
 from collections.abc import Sequence
@@ -68,29 +68,42 @@ def draw(data: Data) -> Figure:
     for (name, label), marker in zip(ROWS, MARKERS, strict=False):
         values = data["similarities"][name]
         text = f"{label.replace(chr(10), ' ')}: L = {plain_number(data['temporal_losses'][name], 2)}"
-        axes.plot(np.arange(1, len(values) + 1) + 0.5, values, marker=marker, color=COLOURS[name], label=text, markersize=4.5)
+        # Neighbours are so alike that the cosine itself would be a flat line at 1.
+        distances = np.maximum(1 - np.asarray(values), np.finfo(np.float64).eps)
+        axes.plot(
+            np.arange(1, len(values) + 1) + 0.5,
+            distances,
+            marker=marker,
+            color=COLOURS[name],
+            label=text,
+            markersize=4.5,
+        )
     axes.set_xlim(0.5, total + 0.5)
     axes.set_xticks(np.arange(1, total + 1))
     axes.set_xlabel("frame")
-    axes.set_ylabel("cosine of neighbours")
+    axes.set_yscale("log")
+    axes.set_ylabel("1 - cosine of\nneighbouring frames")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
 def caption(data: Data) -> str:
     return (
-        f'Held-out frames of {data["clip"]}: source, DDIM reconstruction in {data["num_steps"]} steps (relative error '
-        f'{data["reconstruction_error"]:.3f}), and the edit to "{data["target_prompt"]}" without and with the trained adapter. Below: cosine '
-        f"similarity of neighbouring frames in the self-attention features of {data['layer']}, read by the same network without adapter "
-        "in every row; L is the temporal loss of each row, which asks that this line be level and not that it be high."
+        f"Held-out frames of {data['clip']}: source, DDIM reconstruction in {data['num_steps']} steps (relative error "
+        f'{data["reconstruction_error"]:.3f}), and the edit to "{data["target_prompt"]}" without and with the trained '
+        "adapter. Below: one minus "
+        f"the cosine similarity of neighbouring frames in the self-attention features of {data['layer']}, read by the "
+        "same network without adapter in every row; L is the temporal loss of each row, which asks that this line be "
+        "level and not that it be low."
     )
 
 
 def alt(data: Data) -> str:
     losses = ", ".join(f"{label.replace(chr(10), ' ')} {data['temporal_losses'][name]:.2g}" for name, label in ROWS)
     return (
-        f"Four rows of video frames: source, reconstruction, edit without adapter, edit with adapter ({data['target_prompt']}); below them "
-        f"the similarity of neighbouring frames in each row. Temporal losses: {losses}."
+        "Four rows of video frames: source, reconstruction, edit without adapter, edit with adapter "
+        f"({data['target_prompt']}); below them one minus the similarity of neighbouring frames in each row. Temporal "
+        f"losses: {losses}."
     )
 
 
@@ -104,6 +117,13 @@ def numbers(data: Data) -> Sequence[Number]:
 
 
 STUDY = Study(
-    name="film_strip", groups=("C1", "C2", "C3"), needs=("clip", "adapter", "edit"), settings=("num_steps",),
-    measure=measure, draw=draw, caption=caption, alt=alt, numbers=numbers,
+    name="film_strip",
+    groups=("C1", "C2", "C3"),
+    needs=("clip", "adapter", "edit"),
+    settings=("num_steps",),
+    measure=measure,
+    draw=draw,
+    caption=caption,
+    alt=alt,
+    numbers=numbers,
 )

@@ -50,7 +50,14 @@ def draw(data: Data) -> Figure:
         marker = {"below": "o", "above": "D", "recorded": "s"}[row["expected"]]
         faint = len(ratios) > 40
         axes.scatter(
-            ratios, heights, s=8 if faint else 26, color=colour, marker=marker, alpha=0.45 if faint else 0.9, linewidths=0, zorder=3
+            ratios,
+            heights,
+            s=8 if faint else 26,
+            color=colour,
+            marker=marker,
+            alpha=0.45 if faint else 0.9,
+            linewidths=0,
+            zorder=3,
         )
         text = f"{'least' if row['expected'] == 'above' else 'worst'} {_worst_text(row)}"
         axes.annotate(text, (1.015, position), xycoords=("axes fraction", "data"), va="center", fontsize=9)
@@ -65,8 +72,14 @@ def draw(data: Data) -> Figure:
     axes.set_xlabel("measured / bound (no unit)")
     axes.set_title(f"{data['id']}  ({data['verdict']}, {data['tightness']})", pad=16)
     axes.annotate(
-        "bound", (1.0, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
-        color=BOUND, ha="center", fontsize=9,
+        "bound",
+        (1.0, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        color=BOUND,
+        ha="center",
+        fontsize=9,
     )
     return figure
 
@@ -74,22 +87,32 @@ def draw(data: Data) -> Figure:
 def caption(data: Data) -> str:
     if data["verdict"] == "refuted":
         explanation = (
-            "The statement says that every ratio stays below 1. Orange diamonds break it, as a refutation must; blue circles are the "
-            "same search once the missing hypothesis is restored, and stay below."
+            "The statement says that every ratio stays below 1. Orange diamonds break it, as a refutation must; blue "
+            "circles are the same search once the missing hypothesis is restored, and stay below."
         )
     else:
         explanation = (
-            "Blue circles satisfy the hypotheses and stay below 1. Orange diamonds must lie above 1: instances in which one hypothesis "
-            "fails, and planted false bounds that the same checks reject."
+            "Blue circles satisfy the hypotheses and stay below 1. Orange diamonds must lie above 1: instances in "
+            "which one hypothesis fails, and planted false bounds that the same checks reject."
         )
     return f"{data['id']}: {data['statement']} {explanation} Ratios outside the axis are drawn at its edge."
 
 
 def alt(data: Data) -> str:
-    parts = ", ".join(f"{row['rung']} {row['worst'] if isinstance(row['worst'], str) else format(row['worst'], '.4g')}" for row in data["rows"])
-    return f"Ratio of measured value to bound for {data['id']} on every rung of its ladder; the deciding ratios are: {parts}."
+    parts = ", ".join(
+        f"{row['rung']} {row['worst'] if isinstance(row['worst'], str) else format(row['worst'], '.4g')}"
+        for row in data["rows"]
+    )
+    return f"Ratio of measured value to bound for {data['id']} on every rung of its ladder; deciding ratios: {parts}."
 
 
 STUDY = Study(
-    name="ladder", groups=(), needs=(), settings=(), measure=lambda context: {}, draw=draw, caption=caption, alt=alt,
+    name="ladder",
+    groups=(),
+    needs=(),
+    settings=(),
+    measure=lambda context: {},
+    draw=draw,
+    caption=caption,
+    alt=alt,
 )

@@ -53,7 +53,9 @@ def _ideal(sigmas: np.ndarray, half_distance: float, std: float, seed: int) -> d
     starts = starts + sigmas[0] * generator.standard_normal((STARTS, 1))
     trips = _ideal_trips(jnp.asarray([half_distance]), jnp.asarray([std]), jnp.asarray(sigmas), jnp.asarray(starts))
     errors = np.abs(np.asarray(trips.sampling - trips.inversion)[:, 0, 0])
-    defects = np.abs(np.diff(sigmas) * np.asarray(trips.predictions_at_inversion - trips.inversion_predictions)[:, :, 0])
+    defects = np.abs(
+        np.diff(sigmas) * np.asarray(trips.predictions_at_inversion - trips.inversion_predictions)[:, :, 0]
+    )
     growth = step_growth(sigmas, _lipschitz(half_distance, std, sigmas))
     bounds = np.array([float(round_trip_bound(row, growth)) for row in defects])
     scale = float(np.sqrt(np.mean(starts**2)))
@@ -61,9 +63,12 @@ def _ideal(sigmas: np.ndarray, half_distance: float, std: float, seed: int) -> d
 
 
 def path_growth(trip: RoundTrip) -> np.ndarray:
-    """What each sampling step did to the error it was given: ||E_{k+1} - h_k [e(w_{k+1}) - e(z_{k+1})]|| / ||E_{k+1}||, (N,).
+    """What each sampling step did to the error it was given, (N,).
 
-    With these factors the sum of bound A holds for this pair of trajectories by the triangle inequality alone; they say nothing about another.
+        g_k = ||E_{k+1} - h_k [e(w_{k+1}) - e(z_{k+1})]|| / ||E_{k+1}||
+
+    With these factors the sum of bound A holds for this pair of trajectories by the triangle inequality alone; they say
+    nothing about another.
     """
     before = np.linalg.norm(trip.errors[1:], axis=1)
     after = np.linalg.norm(trip.errors[1:] - trip.feedback, axis=1)
@@ -87,7 +92,7 @@ def _network(record: RoundTripRecord) -> dict:
 
 
 def measure(context: Context) -> Data:
-    """Round trips of the trained UNet over numbers of steps, adapter off and on, beside predictors whose score is known."""
+    """Round trips of the trained UNet over numbers of steps, adapter off and on, beside predictors of known score."""
     settings, clip = context.settings, context.inputs["clip"]
     editor = load_editor(settings.pipeline, device=settings.device, dtype=torch.float64)
     editor.load_adapter(context.inputs["adapter"].folder / ADAPTER_FILE)
@@ -95,13 +100,20 @@ def measure(context: Context) -> Data:
     latents = editor.to_latents(clip.arrays["frames"])
     # The stage `evidence` has the round trips at the run's own number of steps.
     recorded = to_evidence(context.inputs["evidence"].arrays).round_trips
-    network = {name: [{"steps": settings.num_steps, **_network(trip)}] for name, trip in zip(ADAPTERS, recorded, strict=False)}
+    network = {
+        name: [{"steps": settings.num_steps, **_network(trip)}] for name, trip in zip(ADAPTERS, recorded, strict=False)
+    }
     work = [(name, steps) for steps in settings.round_trip_steps if steps != settings.num_steps for name in ADAPTERS]
     total, finished = 3 * sum(steps for _, steps in work), 0
     for name, steps in work:
         record = record_round_trip(
-            editor, latents, clip.values["source_prompt"], steps, f"adapter {name}",
-            adapter=ADAPTERS[name], invert_adapter=ADAPTERS[name],
+            editor,
+            latents,
+            clip.values["source_prompt"],
+            steps,
+            f"adapter {name}",
+            adapter=ADAPTERS[name],
+            invert_adapter=ADAPTERS[name],
             progress=lambda done, _, offset=finished: context.progress(offset + done, total),
         )
         network[name].append({"steps": steps, **_network(record)})
@@ -109,7 +121,9 @@ def measure(context: Context) -> Data:
     for rows in network.values():
         rows.sort(key=lambda row: row["steps"])
     ideal = {
-        name: [{"steps": steps, **_ideal(_sigmas(editor, steps), *shape, settings.seed)} for steps in settings.ideal_steps]
+        name: [
+            {"steps": steps, **_ideal(_sigmas(editor, steps), *shape, settings.seed)} for steps in settings.ideal_steps
+        ]
         for name, shape in IDEAL_DATA.items()
     }
     return {"network": network, "ideal": ideal, "num_frames": len(latents)}
@@ -144,15 +158,42 @@ def draw(data: Data) -> Figure:
     top, bottom = figure.add_gridspec(2, 1, height_ratios=(1.25, 1))
     ideal_axes, network_axes = (figure.add_subplot(cell) for cell in top.subgridspec(1, 2))
     for (name, rows), colour, marker in zip(data["ideal"].items(), (BLACK, GREY), "os", strict=True):
-        _curve(ideal_axes, rows, "bound", color=BOUND, linestyle="--", marker=marker, markerfacecolor="white", label=f"bound, {name}")
+        _curve(
+            ideal_axes,
+            rows,
+            "bound",
+            color=BOUND,
+            linestyle="--",
+            marker=marker,
+            markerfacecolor="white",
+            label=f"bound, {name}",
+        )
         _curve(ideal_axes, rows, "error", color=colour, marker=marker, label=f"error, {name}")
     _log_axes(ideal_axes, [10, 100, 1000])
     ideal_axes.set_ylabel("relative round-trip error")
     ideal_axes.set_title("exact predictors")
     ideal_axes.legend(loc="lower left", fontsize=8.5)
     for (name, rows), colour, marker in zip(data["network"].items(), (ORANGE, BLUE), "os", strict=True):
-        _curve(network_axes, rows, "bound", color=BOUND, linestyle="--", marker=marker, markerfacecolor="white", label=f"bound A, adapter {name}")
-        _curve(network_axes, rows, "path_bound", color=colour, linestyle=":", marker=marker, markerfacecolor="white", label=f"path bound, adapter {name}")
+        _curve(
+            network_axes,
+            rows,
+            "bound",
+            color=BOUND,
+            linestyle="--",
+            marker=marker,
+            markerfacecolor="white",
+            label=f"bound A, adapter {name}",
+        )
+        _curve(
+            network_axes,
+            rows,
+            "path_bound",
+            color=colour,
+            linestyle=":",
+            marker=marker,
+            markerfacecolor="white",
+            label=f"path bound, adapter {name}",
+        )
         _curve(network_axes, rows, "error", color=colour, marker=marker, label=f"error, adapter {name}")
     _log_axes(network_axes, [row["steps"] for row in data["network"]["off"]])
     network_axes.set_title(f"trained UNet, {data['num_frames']} frames")
@@ -162,8 +203,16 @@ def draw(data: Data) -> Figure:
     positions = np.arange(1, row["steps"] + 1)
     steps_axes.bar(positions, row["contributions"], color=ORANGE, width=0.8)
     steps_axes.axhline(row["error"], color=BLUE, linewidth=1.4)
-    steps_axes.annotate("measured error of the whole round trip", (0.99, row["error"]), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                        textcoords="offset points", ha="right", color=BLUE, fontsize=9)
+    steps_axes.annotate(
+        "measured error of the whole round trip",
+        (0.99, row["error"]),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        color=BLUE,
+        fontsize=9,
+    )
     steps_axes.set_yscale("log")
     steps_axes.set_ylim(min(row["contributions"]) / 2, 3 * max(row["error"], *row["contributions"]))
     steps_axes.set_xlim(0.3, row["steps"] + 0.7)
@@ -178,17 +227,23 @@ def caption(data: Data) -> str:
     order = np.argsort(row["contributions"])[::-1]
     share = np.sum(np.asarray(row["contributions"])[order[:5]]) / np.sum(row["contributions"])
     return (
-        "C3: the round-trip error of DDIM inversion is at most the sum of its one-step defects, each multiplied by the growth of the sampling "
-        "steps it still has to pass. Top left: predictors with a known score, error and bound A, root mean square over random data. Top right: the trained UNet; "
-        "bound A uses the least Lipschitz constants that the recorded values allow, the path bound the growth that the error met on its way. "
-        f"Both hold for these trajectories and certify no others. Bottom: what each of {row['steps']} steps adds to the path bound, adapter off; "
-        f"the five largest make up {100 * share:.0f}%."
+        "C3: the round-trip error of DDIM inversion is at most the sum of its one-step defects, each multiplied by "
+        "the growth of the sampling steps it still has to pass. Top left: predictors with a known score, error and "
+        "bound A, root mean square over random data. Top right: the trained UNet; bound A uses the least Lipschitz "
+        "constants that the recorded values allow, the path bound the growth that the error met on its way. Both "
+        f"hold for these trajectories and certify no others. Bottom: what each of {row['steps']} steps adds to the "
+        f"path bound, adapter off; the five largest make up {100 * share:.0f}%."
     )
 
 
 def alt(data: Data) -> str:
-    parts = ", ".join(f"{row['error']:.2g} at {row['steps']} steps (bound {row['bound']:.2g})" for row in data["network"]["off"])
-    return f"Round-trip error against the number of DDIM steps, with bounds above every curve. Trained UNet, adapter off: {parts}. Below, bars attribute the bound to single steps."
+    parts = ", ".join(
+        f"{row['error']:.2g} at {row['steps']} steps (bound {row['bound']:.2g})" for row in data["network"]["off"]
+    )
+    return (
+        "Round-trip error against the number of DDIM steps, with bounds above every curve. Trained UNet, adapter "
+        f"off: {parts}. Below, bars attribute the bound to single steps."
+    )
 
 
 def numbers(data: Data) -> Sequence[Number]:
@@ -198,14 +253,30 @@ def numbers(data: Data) -> Sequence[Number]:
         found += [
             Number(f"relative round-trip error, {row['steps']} steps, adapter {name}", row["error"], "measured", "C3"),
             Number(f"path bound, {row['steps']} steps, adapter {name}", row["path_bound"], "certified", "C3"),
-            Number(f"bound A with two-point constants, {row['steps']} steps, adapter {name}", row["bound"], "certified", "C3"),
-            Number(f"root mean square of the inverted latent (1 is noise), adapter {name}", row["noise_rms"], "measured", "C3"),
+            Number(
+                f"bound A with two-point constants, {row['steps']} steps, adapter {name}",
+                row["bound"],
+                "certified",
+                "C3",
+            ),
+            Number(
+                f"root mean square of the inverted latent (1 is noise), adapter {name}",
+                row["noise_rms"],
+                "measured",
+                "C3",
+            ),
         ]
     return found
 
 
 STUDY = Study(
-    name="round_trip", groups=("C3",), needs=("clip", "adapter", "evidence"),
+    name="round_trip",
+    groups=("C3",),
+    needs=("clip", "adapter", "evidence"),
     settings=("device", "pipeline", "seed", "num_steps", "round_trip_steps", "ideal_steps"),
-    measure=measure, draw=draw, caption=caption, alt=alt, numbers=numbers,
+    measure=measure,
+    draw=draw,
+    caption=caption,
+    alt=alt,
+    numbers=numbers,
 )

@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-
-import matplotlib.style  # noqa: E402  the backend is chosen before anything else of matplotlib is imported
-import numpy as np  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from experiments.files import whole_file  # noqa: E402
-from experiments.store import canonical_json  # noqa: E402
-from experiments.studies import find_study  # noqa: E402
+from experiments.files import whole_file
+from experiments.store import canonical_json
+from experiments.studies import find_study
 
 STYLE_FILE = Path(__file__).with_name("framebound.mplstyle")
 
@@ -97,7 +94,9 @@ def redraw(folder: Path) -> list[str]:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no JSON ({error}); remove it, or write it again with `framebound reproduce`") from None
+            raise ValueError(
+                f"{path} is no JSON ({error}); remove it, or write it again with `framebound reproduce`"
+            ) from None
         if not (isinstance(content, dict) and "study" in content):
             continue
         write_figure(folder, path.stem, content)
