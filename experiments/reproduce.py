@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
 import torch
 
 import theory
@@ -288,6 +289,8 @@ def reproduce(
             rungs = [*run.fetch(_ladder_stage(claim)).values, run.fetch(_reality_stage(claim)).values]
             record = audit.claim_record(claim, rungs)
             records.append({**record, "figure": f"claim_{claim.id}"})
+            # Compiled programs of one claim are of no use to the next, and together they take gigabytes.
+            jax.clear_caches()
             drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
         result = audit.build_audit(
             records, [{"name": name, **content} for name, content in drawings], _describe_run(run)

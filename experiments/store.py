@@ -1,7 +1,7 @@
 """A run's store: one folder per result, named by what decided it, so that a second run reuses and a killed one resumes.
 
 An entry's key is the SHA-256 of its ingredients in canonical JSON: the settings it reads, the keys of the entries it
-was made from, the digest of the source files it can reach, and the versions of the libraries. Whatever changes a number
+was made from, the digest of the code it can reach, and the versions of the libraries. Whatever changes a number
 changes the key.
 
     store/<name>-<first 16 digits of the key>/
@@ -13,6 +13,7 @@ changes the key.
 
 import ast
 import contextlib
+import copy
 import fcntl
 import functools
 import hashlib
@@ -128,11 +129,16 @@ def _defining_module(module: str, name: str | None) -> str:
     return module
 
 
+def _is_constant(statement: ast.stmt) -> bool:
+    """A docstring, or another constant that stands alone."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
 def _only_passes_names_on(module: str) -> bool:
     """Whether a package's __init__ holds nothing but its docstring, imports and __all__."""
     return all(
         isinstance(node, ast.Import | ast.ImportFrom)
-        or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        or _is_constant(node)
         or (isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["__all__"])
         for node in _tree(module).body
     )
@@ -159,9 +165,19 @@ def reachable_modules(roots: Iterable[str], exclude: Iterable[str] = ()) -> tupl
     return tuple(sorted(seen | acting))
 
 
+@functools.cache
+def _code_digest(module: str) -> str:
+    """Digest of a module's syntax tree without its docstrings: comments, wording and layout decide no number."""
+    tree = copy.deepcopy(_tree(module))
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [statement for statement in body if not _is_constant(statement)]
+    return digest_bytes(ast.dump(tree).encode())
+
+
 def source_digest(roots: Iterable[str], exclude: Iterable[str] = ()) -> str:
-    """SHA-256 over the sources of `reachable_modules`."""
-    lines = (f"{name} {digest_bytes(_module_file(name).read_bytes())}" for name in reachable_modules(roots, exclude))
+    """SHA-256 over the code of `reachable_modules`."""
+    lines = (f"{name} {_code_digest(name)}" for name in reachable_modules(roots, exclude))
     return digest_bytes("\n".join(lines).encode())
 
 

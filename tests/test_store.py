@@ -173,7 +173,11 @@ def source_tree(tmp_path, monkeypatch):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
+        clear()
+
+    def clear():
         store_module._tree.cache_clear()
+        store_module._code_digest.cache_clear()
 
     monkeypatch.setattr(store_module, "ROOT", tmp_path)
     write("theory/__init__.py", "import jax\nSTATE = 1\n")
@@ -194,7 +198,7 @@ def source_tree(tmp_path, monkeypatch):
     write("experiments/__init__.py", '"""Nothing."""\n')
     write("experiments/user.py", "from theory.loss import one\n")
     yield write
-    store_module._tree.cache_clear()
+    clear()
 
 
 def test_reachable_modules_follow_names_and_function_bodies(source_tree):
@@ -214,6 +218,12 @@ def test_source_digest_changes_with_what_is_reached_only(source_tree):
     assert store_module.source_digest(["experiments.user"]) == before
     source_tree("theory/deep.py", "import sys\n")
     assert store_module.source_digest(["experiments.user"]) != before
+
+
+def test_wording_and_layout_do_not_change_the_source_digest(source_tree):
+    before = store_module.source_digest(["experiments.user"])
+    source_tree("theory/deep.py", '"""Words."""\n\n# a comment\nimport   os\n')
+    assert store_module.source_digest(["experiments.user"]) == before
 
 
 def test_package_that_does_more_than_pass_names_on_counts(source_tree):

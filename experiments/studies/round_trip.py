@@ -157,47 +157,26 @@ def draw(data: Data) -> Figure:
     figure = Figure(figsize=(8.4, 5.6), layout="constrained")
     top, bottom = figure.add_gridspec(2, 1, height_ratios=(1.25, 1))
     ideal_axes, network_axes = (figure.add_subplot(cell) for cell in top.subgridspec(1, 2))
+    dashed = {"color": BOUND, "linestyle": "--", "markerfacecolor": "white"}
     for (name, rows), colour, marker in zip(data["ideal"].items(), (BLACK, GREY), "os", strict=True):
-        _curve(
-            ideal_axes,
-            rows,
-            "bound",
-            color=BOUND,
-            linestyle="--",
-            marker=marker,
-            markerfacecolor="white",
-            label=f"bound, {name}",
-        )
+        _curve(ideal_axes, rows, "bound", marker=marker, label=f"bound A, {name}", **dashed)
         _curve(ideal_axes, rows, "error", color=colour, marker=marker, label=f"error, {name}")
-    _log_axes(ideal_axes, [10, 100, 1000])
+    _log_axes(ideal_axes, [10, 20, 50, 100, 200, 500])
     ideal_axes.set_ylabel("relative round-trip error")
     ideal_axes.set_title("exact predictors")
-    ideal_axes.legend(loc="lower left", fontsize=8.5)
     for (name, rows), colour, marker in zip(data["network"].items(), (ORANGE, BLUE), "os", strict=True):
-        _curve(
-            network_axes,
-            rows,
-            "bound",
-            color=BOUND,
-            linestyle="--",
-            marker=marker,
-            markerfacecolor="white",
-            label=f"bound A, adapter {name}",
-        )
-        _curve(
-            network_axes,
-            rows,
-            "path_bound",
-            color=colour,
-            linestyle=":",
-            marker=marker,
-            markerfacecolor="white",
-            label=f"path bound, adapter {name}",
-        )
+        path = {"color": colour, "linestyle": ":", "marker": marker, "markerfacecolor": "white"}
+        _curve(network_axes, rows, "bound", marker=marker, label=f"bound A, adapter {name}", **dashed)
+        _curve(network_axes, rows, "path_bound", label=f"path bound, adapter {name}", **path)
         _curve(network_axes, rows, "error", color=colour, marker=marker, label=f"error, adapter {name}")
     _log_axes(network_axes, [row["steps"] for row in data["network"]["off"]])
     network_axes.set_title(f"trained UNet, {data['num_frames']} frames")
-    network_axes.legend(loc="center right", fontsize=8, ncols=1)
+    # Above the curves, which fall from the left to the right, there is room for the words.
+    for axes, room in ((ideal_axes, 12), (network_axes, 1)):
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high * room)
+    ideal_axes.legend(loc="upper right", fontsize=8.5)
+    network_axes.legend(loc="center right", fontsize=8, bbox_to_anchor=(1, 0.56))
     steps_axes = figure.add_subplot(bottom)
     row = _attributed(data)
     positions = np.arange(1, row["steps"] + 1)
