@@ -47,7 +47,7 @@ class Settings:
     video: str | None = None
     source_prompt: str | None = None
     target_prompt: str | None = None
-    look: str = "sepia"
+    look: str = "night"
     num_frames: int = 8
     frame_stride: int = 1
     num_steps: int = 50
