@@ -345,6 +345,9 @@ def main() -> None:
     for library in ("TRANSFORMERS", "DIFFUSERS"):
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Left alone, the matrix library chooses threads and code paths by load and alignment, and equal seeds give unequal bytes.
+    os.environ.setdefault("MKL_DYNAMIC", "FALSE")
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     sys.exit(_run(sys.argv[1:]))
 
 
