@@ -13,8 +13,9 @@ Hypotheses.
     H3  eta >= 2 m^2 / C_N (below it the factor is 1, by C2.descent).
 
 **Tight** for N = 3, in every dimension d >= 2: attained in the limit of starts near s = 0, u_3 = -u_1, displaced along
-the top eigenvector of the Hessian. For N >= 4 the inequality is proved and the factor is not known to be the best one;
-what is known is that the same start raises the loss for every eta > 2 m^2 / C, C = (2/(N-2)) ||D_2||^2.
+the top eigenvector of the Hessian. For N >= 4 the inequality is proved, and it stays true
+with the upper curvature C+_N = (2/(N-2)) ||D_2||^2 of C1.upper-curvature in place of C_N, for which the same start
+attains it: the exact limit for every N is 2 m^2 / C+_N.
 
 In the paper: not there; it decides whether the range 0 < eta < 2/L, our reading, could be longer. Proof:
 paper_notes.md, section C2.threshold.
