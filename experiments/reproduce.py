@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
 import torch
 
 import theory
@@ -19,7 +18,7 @@ from experiments import stages
 from experiments.editor.evidence import to_evidence
 from experiments.editor.pipeline import SHIPPED_WEIGHTS
 from experiments.files import whole_file
-from experiments.report import audit
+from experiments.report import audit, outcomes
 from experiments.report.page import write_report
 from experiments.settings import Settings
 from experiments.stages import Context
@@ -148,7 +147,7 @@ def _ladder_stage(claim: Claim) -> Stage:
         for extra in range(1, context.settings.extra_seeds + 1):
             for further in (ladder.run_property(claim, seed + extra), ladder.run_attack(claim, seed + extra)):
                 results = [_merge(result, further) if result.rung == further.rung else result for result in results]
-        context.draft.values = [audit.json_rung(claim, result) for result in results]
+        context.draft.values = [outcomes.json_rung(claim, result) for result in results]
 
     return Stage(
         f"ladder-{claim.id}",
@@ -156,14 +155,14 @@ def _ladder_stage(claim: Claim) -> Stage:
         (),
         ("seed", "extra_seeds"),
         make,
-        (audit.claim_module(claim).__name__, "theory.ladder", "experiments.report.audit"),
+        (audit.claim_module(claim).__name__, "theory.ladder", "experiments.report.outcomes"),
     )
 
 
 def _reality_stage(claim: Claim) -> Stage:
     def make(context: Context) -> None:
         result = ladder.run_reality(claim, _evidence(context.inputs["evidence"]))
-        context.draft.values = audit.json_rung(claim, result)
+        context.draft.values = outcomes.json_rung(claim, result)
 
     return Stage(
         f"reality-{claim.id}",
@@ -171,7 +170,7 @@ def _reality_stage(claim: Claim) -> Stage:
         ("evidence",),
         (),
         make,
-        (audit.claim_module(claim).__name__, "theory.ladder", "experiments.report.audit"),
+        (audit.claim_module(claim).__name__, "theory.ladder", "experiments.report.outcomes"),
     )
 
 
@@ -289,8 +288,6 @@ def reproduce(
             rungs = [*run.fetch(_ladder_stage(claim)).values, run.fetch(_reality_stage(claim)).values]
             record = audit.claim_record(claim, rungs)
             records.append({**record, "figure": f"claim_{claim.id}"})
-            # Compiled programs of one claim are of no use to the next, and together they take gigabytes.
-            jax.clear_caches()
             drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
         result = audit.build_audit(
             records, [{"name": name, **content} for name, content in drawings], _describe_run(run)

@@ -10,7 +10,7 @@ import toy
 
 import theory
 from experiments.report import audit as auditing
-from experiments.report import page, table
+from experiments.report import outcomes, page, table
 from experiments.studies import LADDER, describe, find_study
 from experiments.studies.style import redraw, write_figure
 from theory import ladder
@@ -27,10 +27,10 @@ def outcome(label, ratio):
 
 def synthetic_rungs(claim):
     """A ladder as it would come out for a claim that passes, without climbing it."""
-    ratios = {auditing.BELOW: 0.5, auditing.ABOVE: 2.0, auditing.RECORDED: 0.1}
+    ratios = {outcomes.BELOW: 0.5, outcomes.ABOVE: 2.0, outcomes.RECORDED: 0.1}
     return [
-        auditing.json_rung(
-            claim, RungResult(rung, True, (outcome(f"{rung} {EVIL}", ratios[auditing.expected_side(claim, rung)]),))
+        outcomes.json_rung(
+            claim, RungResult(rung, True, (outcome(f"{rung} {EVIL}", ratios[outcomes.expected_side(claim, rung)]),))
         )
         for rung in Rung
     ]
@@ -198,26 +198,26 @@ def test_group_verdicts(verdicts, expected):
 
 def test_deciding_outcome_is_the_one_nearest_to_contradiction():
     claim = toy.claim()
-    below = auditing.json_rung(claim, RungResult(Rung.ATTACK, True, (outcome("a", 0.3), outcome("b", 0.9))))
-    above = auditing.json_rung(claim, RungResult(Rung.NECESSITY, True, (outcome("a", 5.0), outcome("b", 1.1))))
+    below = outcomes.json_rung(claim, RungResult(Rung.ATTACK, True, (outcome("a", 0.3), outcome("b", 0.9))))
+    above = outcomes.json_rung(claim, RungResult(Rung.NECESSITY, True, (outcome("a", 5.0), outcome("b", 1.1))))
     assert (below["worst"]["label"], above["worst"]["label"]) == ("b", "b")
 
 
 def test_witness_is_listed_when_small_and_digested_when_large():
-    witness = auditing.json_witness({"frames": np.eye(2), "large": np.zeros(100)})
+    witness = outcomes.json_witness({"frames": np.eye(2), "large": np.zeros(100)})
     assert witness["frames"] == [[1.0, 0.0], [0.0, 1.0]]
     assert witness["large"]["shape"] == [100] and len(witness["large"]["sha256"]) == 64
 
 
 def test_ratio_that_is_infinite_is_written_as_a_word():
-    assert auditing.json_outcome(Outcome("x", 1.0, 0.0, 1e-15))["ratio"] == "infinity"
+    assert outcomes.json_outcome(Outcome("x", 1.0, 0.0, 1e-15))["ratio"] == "infinity"
 
 
 def test_ladder_of_a_toy_claim_is_described_truly():
     """The rungs in the audit are those that the ladder climbed, for a true claim and for one with a false bound."""
     for bound, passed in ((1.0, True), (0.9, False)):
         claim = toy.claim(bound=bound)
-        rungs = [auditing.json_rung(claim, result) for result in ladder.verify(claim)]
+        rungs = [outcomes.json_rung(claim, result) for result in ladder.verify(claim)]
         assert all(rung["passed"] for rung in rungs) == passed
 
 

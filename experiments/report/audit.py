@@ -3,7 +3,6 @@
 It holds no timings and no dates, so two runs with one seed on one machine write the same bytes.
 """
 
-import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,102 +10,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 import theory
-from experiments.store import ROOT, digest_array, library_versions
-from theory.claim import Claim, Outcome, Tightness, Verdict
-from theory.ladder import Rung, RungResult
+from experiments.store import ROOT, library_versions
+from theory.claim import Claim, Tightness, Verdict
+from theory.ladder import Rung
 
-SMALL_WITNESS = 64
-RATIOS_KEPT = 256
 FORMAT = 1
-
-BELOW, ABOVE, RECORDED = "below", "above", "recorded"
-_EXPECTED = {
-    Rung.WITNESS: BELOW,
-    Rung.PROPERTY: BELOW,
-    Rung.ATTACK: BELOW,
-    Rung.NECESSITY: ABOVE,
-    Rung.POWER: ABOVE,
-    Rung.REALITY: BELOW,
-}
-_EXPECTED_REFUTED = {
-    Rung.WITNESS: ABOVE,
-    Rung.PROPERTY: ABOVE,
-    Rung.ATTACK: ABOVE,
-    Rung.NECESSITY: BELOW,
-    Rung.POWER: ABOVE,
-    Rung.REALITY: RECORDED,
-}
-
-
-def expected_side(claim: Claim, rung: Rung) -> str:
-    """On which side of the bound the outcomes of a rung have to lie to support the claim's verdict."""
-    return (_EXPECTED_REFUTED if claim.verdict is Verdict.REFUTED else _EXPECTED)[rung]
-
-
-def json_number(value: float) -> float | str:
-    """A JSON number, or "infinity", which JSON cannot write: the ratio where only the bound vanishes."""
-    return float(value) if math.isfinite(value) else "infinity"
-
-
-def json_witness(witness: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Nested lists where an array is small, otherwise its shape, dtype and digest."""
-    result = {}
-    for name, value in witness.items():
-        array = np.asarray(value)
-        if array.size <= SMALL_WITNESS and np.all(np.isfinite(array)):
-            result[name] = array.tolist()
-        else:
-            result[name] = {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest_array(array)}
-    return result
-
-
-def json_outcome(outcome: Outcome, *, witness: bool = False) -> dict[str, Any]:
-    """The fields of an outcome, and its ratio."""
-    result = {
-        "label": outcome.label,
-        "measured": outcome.measured,
-        "bound": outcome.bound,
-        "ratio": json_number(outcome.ratio),
-        "budget": outcome.budget,
-        "seed": outcome.seed,
-    }
-    if witness:
-        result["witness"] = json_witness(outcome.witness)
-    return result
-
-
-def _thin(ratios: np.ndarray) -> list[float]:
-    """Order statistics of a batch of ratios, both extremes among them; infinite ratios are left out."""
-    finite = np.sort(ratios[np.isfinite(ratios)])
-    if finite.size > RATIOS_KEPT:
-        finite = finite[np.round(np.linspace(0, finite.size - 1, RATIOS_KEPT)).astype(int)]
-    return [float(ratio) for ratio in finite]
-
-
-def json_rung(claim: Claim, result: RungResult) -> dict[str, Any]:
-    """One rung: whether it passed, the deciding outcome with its witness, all outcomes without, ratios for the figure.
-
-    The deciding outcome is the one nearest to contradicting the verdict: the largest ratio where the bound has to hold,
-    the smallest where it has to break.
-    """
-    expected = expected_side(claim, result.rung)
-    choose = min if expected == ABOVE else max
-    deciding = choose(result.outcomes, key=lambda outcome: outcome.ratio, default=None)
-    batch = (
-        result.ratios if result.ratios.size else np.array([outcome.ratio for outcome in result.outcomes], dtype=float)
-    )
-    return {
-        "rung": str(result.rung),
-        "passed": result.passed,
-        "expected": expected,
-        "failures": list(result.failures),
-        "worst": None if deciding is None else json_outcome(deciding, witness=True),
-        "outcomes": [json_outcome(outcome) for outcome in result.outcomes],
-        "ratios": _thin(batch),
-    }
+STATED = ".stated"
+"""How the id of the paper's own statement ends."""
 
 
 def claim_module(claim: Claim) -> ModuleType:
@@ -154,12 +65,11 @@ def _rung(record: Mapping[str, Any], rung: Rung) -> Mapping[str, Any] | None:
 
 
 def worst_number(record: Mapping[str, Any], rungs: Sequence[Rung]) -> dict[str, Any] | None:
-    """The deciding outcome among some rungs, without its witness."""
+    """The deciding outcome with the largest ratio among some rungs, without its witness."""
     found = [entry["worst"] for entry in (_rung(record, rung) for rung in rungs) if entry and entry["worst"]]
     if not found:
         return None
-    choose = min if record["verdict"] == Verdict.REFUTED and Rung.REALITY not in rungs else max
-    chosen = choose(found, key=lambda outcome: float(outcome["ratio"]))
+    chosen = max(found, key=lambda outcome: float(outcome["ratio"]))
     return {name: chosen[name] for name in ("label", "measured", "bound", "ratio")}
 
 
@@ -179,7 +89,11 @@ def group_record(
 ) -> dict[str, Any]:
     """One of the paper's claims: its verdict, its headline theorem's numbers, and the numbers of the studies."""
     headline = _headline(members)
-    refuted = [record for record in members if record["verdict"] == Verdict.REFUTED]
+    # The paper's own statement before the variants of it that fail as well.
+    refuted = sorted(
+        (record for record in members if record["verdict"] == Verdict.REFUTED),
+        key=lambda record: record["id"] != f"{group}{STATED}",
+    )
     return {
         "id": group,
         "title": theory.PAPER_CLAIMS[group],
@@ -204,7 +118,9 @@ def claim_record(claim: Claim, rungs: Sequence[Mapping[str, Any]]) -> dict[str, 
         "failures": [f"{rung['rung']}: {line}" for rung in rungs for line in rung["failures"]],
         "rungs": [{name: value for name, value in rung.items() if name != "ratios"} for rung in rungs],
     }
-    record["theory"] = worst_number(record, (Rung.WITNESS, Rung.ATTACK))
+    # The explicit counterexample says more than the largest ratio that a search drove to infinity.
+    refuted = claim.verdict is Verdict.REFUTED
+    record["theory"] = worst_number(record, (Rung.WITNESS,) if refuted else (Rung.WITNESS, Rung.ATTACK))
     record["network"] = worst_number(record, (Rung.REALITY,))
     return record
 

@@ -8,6 +8,7 @@ from typing import Any
 import theory
 from experiments.files import whole_file
 from experiments.report import audit as auditing
+from experiments.report.outcomes import json_rung
 from experiments.report.page import short_number
 from theory import ladder
 
@@ -26,9 +27,7 @@ def check_claim(claim_id: str, seed: int) -> dict[str, Any]:
         ValueError: an unknown id; the message lists the ids that exist.
     """
     claim = theory.find_claim(claim_id)
-    return auditing.claim_record(
-        claim, [auditing.json_rung(claim, result) for result in ladder.verify(claim, seed=seed)]
-    )
+    return auditing.claim_record(claim, [json_rung(claim, result) for result in ladder.verify(claim, seed=seed)])
 
 
 def _pair(outcome: Mapping[str, Any] | None) -> str:

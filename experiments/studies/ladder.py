@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from experiments.studies import Data, Study
 from experiments.studies.style import BLUE, BOUND, GREY, ORANGE, bound_line, plain_number, spread
 
-LEAST, MOST = 1e-3, 1e4
+LEAST, USUAL, MOST = 1e-6, 1e-3, 1e4
 ROW_LABELS = {
     "witness": "witness",
     "property": "random instances",
@@ -41,7 +41,9 @@ def draw(data: Data) -> Figure:
     labels = {**ROW_LABELS, **(REFUTED_LABELS if data["verdict"] == "refuted" else {})}
     bound_line(axes, x=1.0)
     finite = [ratio for row in rows for ratio in row["ratios"] if 0 < ratio < MOST]
-    low = max(LEAST, min(0.5, min(finite, default=0.5))) * 0.7
+    # The real network is shown however far below the bound it lies; a tail of random instances is not worth the axis.
+    real = [ratio for row in rows if row["rung"] == "reality" for ratio in row["ratios"] if ratio > 0]
+    low = max(LEAST, min(USUAL, *real), min(0.5, *finite)) * 0.7 if real and finite else USUAL
     high = min(MOST, max(2.0, max([*finite, *(MOST if row["worst"] == "infinity" else 0 for row in rows)]))) * 1.5
     for position, row in enumerate(rows):
         ratios = np.clip(np.asarray(row["ratios"], dtype=float), low, high)
