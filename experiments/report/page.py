@@ -119,7 +119,8 @@ def render_page(template: str, **context: Any) -> str:
         return _environment().get_template(template).render(style=style, **context)
     except jinja2.UndefinedError as error:
         raise ValueError(
-            f"the data of {template.removesuffix('.j2')} is incomplete ({error.message}); write it again with this version"
+            f"the data of {template.removesuffix('.j2')} is incomplete ({error.message}); write it again with this "
+            "version"
         ) from None
 
 
@@ -162,14 +163,19 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
     )
 
 
-def write_report(run: Path, out: Path | None = None) -> Path:
-    """Write report.html, report.md and claims.csv from RUN/audit.json and the figures, which lie in RUN/figures or in RUN.
+def figure_folder(run: Path) -> Path:
+    """Where the figures of a run lie: in its folder `figures`, or beside audit.json, as in the repository."""
+    return run / "figures" if (run / "figures").is_dir() else run
+
+
+def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Write report.html, report.md and claims.csv from RUN/audit.json and the figures.
 
     Args:
         out: the folder to write to; None is RUN.
 
     Returns:
-        The path of report.html.
+        The paths of the three files, in this order.
 
     Raises:
         ValueError: there is no audit.json, or it is damaged, or a figure is missing.
@@ -186,16 +192,17 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     # All three before any is written, so that a damaged audit leaves the old ones alone.
     try:
         contents = {
-            "report.html": render(audit, run / "figures" if (run / "figures").is_dir() else run),
+            "report.html": render(audit, figure_folder(run)),
             "report.md": exports.markdown(audit),
             "claims.csv": exports.claims_csv(audit),
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with {again}"
+            f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with "
+            f"{again}"
         ) from None
     for name, text in contents.items():
         with whole_file(out / name) as temporary:
             # Not as text: CSV ends its lines with CR LF on every system.
             temporary.write_bytes(text.encode("utf-8"))
-    return out / "report.html"
+    return tuple(out / name for name in contents)
