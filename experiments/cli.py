@@ -304,9 +304,10 @@ def report(
 
     A figure whose PDF or PNG is missing is drawn from its JSON.
     """
-    for place in (folder, out or folder):
-        if not place.is_dir():
-            raise ValueError(f"{place} is no folder; give the --out of a `framebound reproduce`, or create it first")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; give the --out of a `framebound reproduce`, or a folder of figures")
+    if out is not None and out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder")
     from experiments.report.page import figure_folder, write_report
     from experiments.studies.style import redraw
 

@@ -152,7 +152,6 @@ def test_report_from_the_audit_and_the_data_of_the_figures(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out) == [str(path) for path in written]
     first = [path.read_bytes() for path in written]
     assert (tmp_path / f"{drawn}.png").is_file() and (tmp_path / f"{drawn}.pdf").is_file()
-    (tmp_path / "again").mkdir()
     assert cli._run(["report", str(tmp_path), "--out", str(tmp_path / "again")]) == 0
     assert [(tmp_path / "again" / path.name).read_bytes() for path in written] == first
 
@@ -165,7 +164,7 @@ def test_report_without_an_audit(capsys, tmp_path):
     shutil.copy(ROOT / "figures" / "film_strip.png", tmp_path)
     shutil.copy(ROOT / "figures" / "film_strip.pdf", tmp_path)
     assert "no audit.json that this version reads" in complaint(capsys, "report", tmp_path)
-    assert "is no folder" in complaint(capsys, "report", tmp_path, "--out", tmp_path / "none")
+    assert "is a file" in complaint(capsys, "report", tmp_path, "--out", tmp_path / "audit.json")
     assert not list(tmp_path.glob("report*"))
 
 

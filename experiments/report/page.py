@@ -172,7 +172,7 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
     """Write report.html, report.md and claims.csv from RUN/audit.json and the figures.
 
     Args:
-        out: the folder to write to; None is RUN.
+        out: the folder to write to, created when missing; None is RUN.
 
     Returns:
         The paths of the three files, in this order.
@@ -201,6 +201,7 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
             f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with "
             f"{again}"
         ) from None
+    out.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         with whole_file(out / name) as temporary:
             # Not as text: CSV ends its lines with CR LF on every system.
