@@ -110,7 +110,8 @@ def test_links_lead_to_files():
     links = re.findall(r"\]\(([^)\s]+)\)", README)
     files = [link.partition("#")[0] for link in links if not link.startswith(("http", "#"))]
     assert files and [name for name in files if not (ROOT / name).exists()] == []
-    headings = [re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in re.findall("^#+ (.*)$", README, re.M)]
+    titles = re.findall("^#+ (.*)$", README, re.MULTILINE)
+    headings = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
     assert [link for link in links if link.startswith("#") and link[1:] not in headings] == []
 
 

@@ -161,7 +161,8 @@ def test_landmarks_skip_link_and_language(report):
     # The first thing that the keyboard reaches.
     assert structure.targets[0] == "#content"
     assert next(attributes for tag, attributes in structure.attributes if tag == "main")["id"] == "content"
-    labels = [attributes.get("aria-labelledby") for tag, attributes in structure.attributes if tag in ("section", "article")]
+    regions = [attributes for tag, attributes in structure.attributes if tag in ("section", "article")]
+    labels = [attributes.get("aria-labelledby") for attributes in regions]
     assert labels and set(labels) <= set(structure.ids)
 
 

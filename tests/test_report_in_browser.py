@@ -32,8 +32,8 @@ FLAT_FORMULAS = """[...document.querySelectorAll('math, mi, mn, mtext')]
     .filter(e => { const box = e.getBoundingClientRect(); return !(box.width > 0 && box.height > 0) })
     .map(e => e.outerHTML)"""
 DEAD_LINKS = """[...document.links].filter(a => {
-        const target = a.hash && a.pathname == location.pathname && document.getElementById(decodeURIComponent(a.hash.slice(1)));
-        return !target || !target.checkVisibility() })
+        const target = document.getElementById(decodeURIComponent(a.hash.slice(1)));
+        return a.pathname != location.pathname || !target || !target.checkVisibility() })
     .map(a => a.href)"""
 REPEATED_IDS = """(ids => ids.filter((id, place) => ids.indexOf(id) < place))
     ([...document.querySelectorAll('[id]')].map(e => e.id))"""

@@ -102,10 +102,10 @@ def draw(data: Data) -> Figure:
 def caption(data: Data) -> str:
     if data["verdict"] == "refuted":
         explanation = (
-            "The statement says that every ratio stays below 1. Orange diamonds are instances that satisfy its hypotheses, "
-            "and break it; of a search every start is drawn, and the best one counts. Blue circles are the same search "
-            "once the missing hypothesis is restored, and stay below. Grey squares are what the network recorded, which "
-            "a refutation does not need."
+            "The statement says that every ratio stays below 1. Orange diamonds are instances that satisfy its "
+            "hypotheses, and break it; of a search every start is drawn, and the best one counts. Blue circles are the "
+            "same search once the missing hypothesis is restored, and stay below. Grey squares are what the network "
+            "recorded, which a refutation does not need."
         )
     else:
         explanation = (
