@@ -96,7 +96,7 @@ def _watched() -> Iterator[_ProgressObserver]:
 
 
 def _number(value: Any) -> str:
-    from experiments.report.page import short_number
+    from experiments.report.numbers import short_number
 
     return short_number(value)
 
