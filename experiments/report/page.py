@@ -18,7 +18,10 @@ from experiments.report import exports
 from experiments.report.numbers import short_number
 
 TEMPLATE = "report.html.j2"
+AUDIT_TEMPLATE = "pipeline_audit.html.j2"
 STYLE = "report.css"
+PIPELINE_AUDIT = "pipeline audit"
+"""The kind of an audit.json that `framebound audit` wrote."""
 
 
 def mathml(latex: str, *, display: str = "block") -> Markup:
@@ -162,6 +165,20 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
     )
 
 
+def render_pipeline_audit(audit: Mapping[str, Any], figures: Path) -> str:
+    """The page of `framebound audit`.
+
+    Args:
+        audit: content of its audit.json.
+        figures: folder with the PNG of every figure that the audit names.
+
+    Raises:
+        ValueError: a figure is missing.
+    """
+    pictures = {figure["name"]: {**figure, **embedded_picture(figures, figure["name"])} for figure in audit["figures"]}
+    return render_page(AUDIT_TEMPLATE, audit=audit, figures=pictures)
+
+
 def write_report(run: Path, out: Path | None = None) -> Path:
     """Write report.html, report.md and claims.csv from RUN/audit.json and the figures, which lie in RUN/figures or in RUN.
 
@@ -183,13 +200,17 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         raise ValueError(f"{source} is missing; write it with {again}") from None
     except ValueError as error:
         raise ValueError(f"{source} is no JSON ({error}); write it again with {again}") from None
-    # All three before any is written, so that a damaged audit leaves the old ones alone.
+    # All before any is written, so that a damaged audit leaves the old ones alone.
+    figures = run / "figures" if (run / "figures").is_dir() else run
     try:
-        contents = {
-            "report.html": render(audit, run / "figures" if (run / "figures").is_dir() else run),
-            "report.md": exports.markdown(audit),
-            "claims.csv": exports.claims_csv(audit),
-        }
+        if audit.get("kind") == PIPELINE_AUDIT:
+            contents = {"report.html": render_pipeline_audit(audit, figures)}
+        else:
+            contents = {
+                "report.html": render(audit, figures),
+                "report.md": exports.markdown(audit),
+                "claims.csv": exports.claims_csv(audit),
+            }
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with {again}"
