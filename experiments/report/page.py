@@ -18,7 +18,10 @@ from experiments.report import exports
 from experiments.report.numbers import short_number
 
 TEMPLATE = "report.html.j2"
+AUDIT_TEMPLATE = "pipeline_audit.html.j2"
 STYLE = "report.css"
+PIPELINE_AUDIT = "pipeline audit"
+"""The kind of an audit.json that `framebound audit` wrote."""
 
 
 def mathml(latex: str, *, display: str = "block") -> Markup:
@@ -124,6 +127,11 @@ def render_page(template: str, **context: Any) -> str:
         ) from None
 
 
+def _pictures(audit: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Every figure that the audit names, for the macro `picture`."""
+    return {figure["name"]: {**figure, **embedded_picture(folder, figure["name"])} for figure in audit["figures"]}
+
+
 def _counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """How many claims each choice of the filter shows, and how many rungs were climbed."""
     classes = [verdict_class(claim["verdict"]) for claim in claims]
@@ -155,12 +163,23 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
     return render_page(
         TEMPLATE,
         audit=audit,
-        figures={
-            figure["name"]: {**figure, **embedded_picture(figures, figure["name"])} for figure in audit["figures"]
-        },
+        figures=_pictures(audit, figures),
         counts=_counts(audit["claims"]),
         worst_rungs={claim["id"]: _worst_rung(claim) for claim in audit["claims"]},
     )
+
+
+def render_pipeline_audit(audit: Mapping[str, Any], figures: Path) -> str:
+    """The page of `framebound audit`.
+
+    Args:
+        audit: content of its audit.json.
+        figures: folder with the PNG of every figure that the audit names.
+
+    Raises:
+        ValueError: a figure is missing.
+    """
+    return render_page(AUDIT_TEMPLATE, audit=audit, figures=_pictures(audit, figures))
 
 
 def figure_folder(run: Path) -> Path:
@@ -169,13 +188,13 @@ def figure_folder(run: Path) -> Path:
 
 
 def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
-    """Write report.html, report.md and claims.csv from RUN/audit.json and the figures.
+    """Write report.html from RUN/audit.json and the figures, and for a run that checked claims report.md and claims.csv.
 
     Args:
         out: the folder to write to, created when missing; None is RUN.
 
     Returns:
-        The paths of the three files, in this order.
+        The paths of what was written, in this order.
 
     Raises:
         ValueError: there is no audit.json, or it is damaged, or a figure is missing.
@@ -189,13 +208,17 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
         raise ValueError(f"{source} is missing; write it with {again}") from None
     except ValueError as error:
         raise ValueError(f"{source} is no JSON ({error}); write it again with {again}") from None
-    # All three before any is written, so that a damaged audit leaves the old ones alone.
+    # All before any is written, so that a damaged audit leaves the old ones alone.
+    figures = figure_folder(run)
     try:
-        contents = {
-            "report.html": render(audit, figure_folder(run)),
-            "report.md": exports.markdown(audit),
-            "claims.csv": exports.claims_csv(audit),
-        }
+        if audit.get("kind") == PIPELINE_AUDIT:
+            contents = {"report.html": render_pipeline_audit(audit, figures)}
+        else:
+            contents = {
+                "report.html": render(audit, figures),
+                "report.md": exports.markdown(audit),
+                "claims.csv": exports.claims_csv(audit),
+            }
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with "
