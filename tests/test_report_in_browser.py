@@ -134,9 +134,12 @@ def test_filter_shows_what_was_chosen_and_what_a_link_leads_to(browser, report, 
         return [reports.anchor(claim["id"]) for claim in audit["claims"] if wanted(claim)]
 
     assert opened.evaluate(SHOWN_CARDS) == ids(lambda claim: True)
-    opened.evaluate("document.getElementById('show-refuted').click()")
+    opened.evaluate("document.getElementById('show-all').focus()")
+    opened.press("ArrowRight", 39)
+    opened.press("Enter", 13, "\r")
     refuted = ids(lambda claim: claim["verdict"] == "refuted")
     assert 0 < len(refuted) < len(audit["claims"]) and opened.evaluate(SHOWN_CARDS) == refuted
+    assert opened.requests() == [] and opened.complaints() == []
     hidden = ids(lambda claim: claim["verdict"] != "refuted")[0]
     opened.evaluate(f"location.hash = '{hidden}'")
     assert set(opened.evaluate(SHOWN_CARDS)) == {*refuted, hidden}
