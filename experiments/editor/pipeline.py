@@ -444,6 +444,15 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
         ) from error
 
 
+def read_scheduler_config(path_or_id: str | Path | None = None) -> dict[str, Any]:
+    """The scheduler's settings as the pipeline's files have them; `load_pipeline` changes some, and the class to DDIM.
+
+    Raises:
+        ValueError: see `load_pipeline`.
+    """
+    return _read_json(_resolve(path_or_id) / "scheduler" / "scheduler_config.json")
+
+
 def _load_scheduler(folder: Path) -> DDIMScheduler:
     config = _read_json(folder / "scheduler" / "scheduler_config.json")
     prediction = config.get("prediction_type", "epsilon")
