@@ -2,7 +2,7 @@
 
 from theory.temporal_loss.bounds import FeatureBounds, feature_bounds
 from theory.temporal_loss.certificate import certify_curvature
-from theory.temporal_loss.companion import degenerate_similarities
+from theory.temporal_loss.companion import degenerate_similarities, similarity_warning
 from theory.temporal_loss.gradient import LargestGradient, gradient_constant, largest_gradient
 from theory.temporal_loss.hessian import hessian_constant
 from theory.temporal_loss.lipschitz import lipschitz_constant
@@ -28,6 +28,7 @@ __all__ = [
     "pixelwise_similarities",
     "regularised_lower_constant",
     "similarities",
+    "similarity_warning",
     "temporal_loss",
     "upper_curvature_constant",
 ]

@@ -66,7 +66,7 @@ class BandedGram:
             raise ValueError(f"the inner products are on devices {', '.join(devices)}; one device is needed, move them together")
         _check_num_frames(len(given[0]))
         for distance, (name, array) in enumerate(zip(names, given, strict=True)):
-            array = on_host(array).astype(np.float64)
+            array = _on_host(array).astype(np.float64)
             if array.shape != (len(given[0]) - distance,):
                 raise ValueError(
                     f"{name} have shape {array.shape}; {(len(given[0]) - distance,)} is needed for {len(given[0])} frames"
@@ -122,7 +122,7 @@ def _followed_by(error: float, roundings: int) -> float:
     return error + budget + error * budget
 
 
-def on_host(array: Any) -> np.ndarray:
+def _on_host(array: Any) -> np.ndarray:
     """A NumPy view where the memory allows one, else a copy; bfloat16, which NumPy lacks, as float32, which holds it exactly."""
     if array_api_compat.is_torch_array(array):
         xp = array_api_compat.array_namespace(array)
@@ -160,7 +160,7 @@ def _columns(array: Any) -> Iterator[np.ndarray]:
     Inner products do not see the order of the feature axes, so they are taken in the order of the memory, where flattening copies nothing.
     """
     if str(array_api_compat.device(array)).lower().startswith("cpu"):
-        array = on_host(array)
+        array = _on_host(array)
         inward = sorted(range(1, array.ndim), key=lambda axis: -abs(array.strides[axis]))
         array = np.transpose(array, (0, *inward))
         if all(array.strides[axis] == array.strides[axis + 1] * array.shape[axis + 1] for axis in range(1, array.ndim - 1)):
@@ -172,7 +172,7 @@ def _columns(array: Any) -> Iterator[np.ndarray]:
         return
     width = max(1, TRANSFER_BYTES // (8 * array.shape[0])) if array.ndim == 2 else array.shape[1]
     for start in range(0, array.shape[1], width):
-        yield on_host(array[:, start : start + width, ...]).reshape(array.shape[0], -1)
+        yield _on_host(array[:, start : start + width, ...]).reshape(array.shape[0], -1)
 
 
 def _chained(block: np.ndarray, chain: int) -> np.ndarray:
@@ -308,7 +308,7 @@ def _gram_of_frames(frames: Iterable[Any]) -> BandedGram:
             if found[name] != expected[name]:
                 raise ValueError(f"frame {index} has {name} {found[name]}; {expected[name]}, that of frame 0, is needed")
         _check_width(math.prod(frame.shape), f"frame {index}")
-        held = [on_host(frame).reshape(-1), *held[:2]]
+        held = [_on_host(frame).reshape(-1), *held[:2]]
         for distance, earlier in enumerate(held):
             product, error = _dot(earlier, held[0])
             products[distance].append(product)

@@ -160,11 +160,26 @@ def reduce_frames(features: np.ndarray) -> np.ndarray:
     return np.concatenate([triangular.T, np.zeros((num_frames, 1))], axis=1)
 
 
-@jax.jit
-def gradient(frames: jax.Array) -> jax.Array:
-    """Gradient of the temporal loss, (N, d), by automatic differentiation; shares nothing with the proofs of the
+def reduce_pixels(features: np.ndarray) -> np.ndarray:
+    """Every pixel's channel vectors as (N, min(c, N + 1), height, width), by its own rotation, with the same Hessian spectrum of the per-pixel
+    loss up to multiplicity; see `reduce_frames`.
+
+    Args:
+        features: (frames, channels, height, width) float64.
+    """
+    num_frames, channels = features.shape[:2]
+    if channels <= num_frames + 1:
+        return features
+    triangular = np.linalg.qr(np.transpose(features, (2, 3, 1, 0)), mode="r")
+    rotated = np.transpose(triangular, (3, 2, 0, 1))
+    return np.concatenate([rotated, np.zeros_like(rotated[:, :1])], axis=1)
+
+
+@functools.partial(jax.jit, static_argnames="similarity")
+def gradient(frames: jax.Array, similarity: Literal["frame", "pixel"] = "frame") -> jax.Array:
+    """Gradient of the temporal loss, of the shape of the frames, by automatic differentiation; shares nothing with the proofs of the
     bounds."""
-    return jax.grad(temporal_loss)(frames)
+    return jax.grad(lambda values: temporal_loss(values, similarity=similarity))(frames)
 
 
 def gradient_operations(*, num_frames: int, dimension: int) -> int:

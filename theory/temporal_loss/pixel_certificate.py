@@ -17,7 +17,7 @@ import numpy as np
 
 from theory.rounding import UNIT_ROUNDOFF, relative_budget
 from theory.temporal_loss.certificate import CurvatureCertificate, bounds_in_units
-from theory.temporal_loss.gram import on_host
+from theory.temporal_loss.gram import _on_host
 from theory.temporal_loss.loss import MINIMUM_CHANNELS, MINIMUM_FRAMES
 
 ENTRIES_AT_A_TIME = 1 << 20
@@ -88,7 +88,7 @@ def _rows(features: Any) -> Iterator[np.ndarray]:
     num_frames, channels, height, width = features.shape
     step = max(1, ENTRIES_AT_A_TIME // (num_frames * channels * width))
     for row in range(0, height, step):
-        part = on_host(features[:, :, row : row + step, :]).astype(np.float64)
+        part = _on_host(features[:, :, row : row + step, :]).astype(np.float64)
         yield part.reshape(num_frames, channels, -1)
 
 
