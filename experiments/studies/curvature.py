@@ -236,7 +236,7 @@ def _draw_kinds(axes: Axes, data: Data) -> None:
     for position, (least, most) in enumerate(entries.values()):
         axes.plot([position, position], [least, most], color=BLUE, marker="o", markersize=4, linewidth=2.2, zorder=3)
     bound_line(axes, y=1.0)
-    axes.annotate("exact", (0.99, 1.0), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right", color=BOUND, fontsize=8)
+    axes.annotate("exact", (0.5, 1.0), xytext=(0, 3), textcoords="offset points", ha="center", color=BOUND, fontsize=8)
     axes.set_xticks(range(len(entries)), list(entries), rotation=38, ha="right", rotation_mode="anchor", fontsize=7.5)
     axes.grid(axis="x", visible=False)
     axes.set_title("certificate / measured norm", fontsize=10)

@@ -126,20 +126,23 @@ def _geometry(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: A
     mixed = xp.concat([zero, second_neighbours / (norms[:-2] * norms[2:]) - cosines[:-1] * cosines[1:], zero])
     first = xp.concat([zero, squared_sines])
     second = xp.concat([squared_sines, zero])
-    determinant = first * second - mixed**2
-    root = _square_root(xp, determinant)
+    # An outer frame has one vector and no plane.
+    outer = np.eye(1, num_frames)[0] + np.eye(1, num_frames, k=num_frames - 1)[0]
+    # Where rounding hides that the Gram matrix is positive semidefinite, as it is up to 7 errors of a cosine, 8 more on the diagonal make it so.
+    hidden = (first * second <= mixed**2) & (outer == 0)
+    lift = xp.where(hidden, 8 * cosine_error, 0.0)
+    lengths = [_square_root(xp, squared) for squared in (first, second)]
+    first, second = first + lift, second + lift
+    root = _square_root(xp, first * second - mixed**2)
     trace = first + second
     scale = _square_root(xp, trace + 2 * root)
     back = xp.stack([_quotient(xp, first + root, scale), _quotient(xp, mixed, scale)], axis=1)
     ahead = xp.stack([_quotient(xp, mixed, scale), _quotient(xp, second + root, scale)], axis=1)
-    # |sqrt(G) - sqrt(H)| <= min(sqrt(|G - H|), |G - H| / sqrt(lambda_min(H))); lambda_min = det / lambda_max >= det / trace. A negative
-    # determinant is one that rounding has moved: it is read as 0.
-    gram_error = cosine_error * xp.where(determinant > 0, 8.0, 24.0)
-    # An outer frame has one vector and no plane: there the error is that of a length.
-    outer = np.eye(1, num_frames)[0] + np.eye(1, num_frames, k=num_frames - 1)[0]
+    # |sqrt(G) - sqrt(H)| <= min(sqrt(|G - H|), |G - H| / sqrt(lambda_min(H))); lambda_min = det / lambda_max >= det / trace.
+    gram_error = cosine_error * xp.where(hidden, 16.0, 8.0)
+    # The error of an outer frame is that of a length.
     least = _quotient(xp, root**2, trace) + outer * trace
     plane_error = gram_error / xp.sqrt(xp.maximum(least, gram_error))
-    lengths = [_square_root(xp, squared) for squared in (first, second)]
     errors = [_quotient(xp, 4 * plane_error, length) for length in lengths]
     clear = [(length > 0) & (error <= CLEAR_DIRECTION) for length, error in zip(lengths, errors, strict=True)]
     # A pair is split along its plane in both of its frames or in neither.

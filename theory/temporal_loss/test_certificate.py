@@ -112,6 +112,16 @@ def test_directions_hidden_in_one_frame_of_a_pair_only():
     assert certificate.lower <= low
 
 
+@pytest.mark.parametrize("error", [1e-4, 1e-8, 1e-12])
+def test_gram_matrix_that_rounding_made_indefinite(error):
+    """Collinear frames whose recorded products are off by what `error` allows: sines of almost 0 with a mixed term that does not fit them."""
+    cosine = np.sqrt(1 - 1e-6 * error)
+    certificate = certify_gram(BandedGram(np.ones(3), np.full(2, cosine), np.array([1 - error]), error))
+    # Vectors as long as the root of 16 errors of a cosine, 3 errors each, are what the frames may have; the Hessian is quadratic in them.
+    assert 0 < certificate.spectral <= 12 * 4 * (16 * 3 * error + 2.0**-40)
+    assert certificate.spectral < hessian_constant(3)
+
+
 def test_many_frames_of_many_features_in_single_precision():
     features = np.random.default_rng(0).standard_normal((32, 20_000)).astype(np.float32)
     low, high, slack = spectrum(features.astype(np.float64))
