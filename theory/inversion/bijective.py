@@ -169,8 +169,8 @@ def _instance(parameters: Parameters, *, components: int) -> Instance:
 
 
 def _operations(*, components: int) -> int:
-    """Roundings in units of the witness's distance 1: its operands are at most 5/2, its exponents at most 6 / 4, and the
-    bound multiplies what it adds for them by 1 / rho = 4: 5/2 * 5/2 * 4 < 32, once for each side and the softmax."""
+    """Roundings in units of the witness's distance 1: its operands are at most 5/2, its exponents at most 6 / 4, and
+    the bound multiplies what it adds for them by 1 / rho = 4: 5/2 * 5/2 * 4 < 32, for each side and the softmax."""
     return instances.OPERATIONS_PER_STEP * 32 * (2 + components)
 
 
@@ -209,8 +209,8 @@ def _step_to_more_noise() -> Outcome:
 
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
-    """Every step of the real schedule, between the real network's two states of its upper level, with the exact predictor
-    of data that are the clip's own frames: a network is no exact score, its trajectories are real."""
+    """Every step of the real schedule, between the real network's two states of its upper level, with the exact
+    predictor of data that are the clip's own frames: a network is no exact score, its trajectories are real."""
     outcomes = []
     for record in evidence.round_trips:
         abar = np.asarray(record.alphas_cumprod, dtype=np.float64)
@@ -271,5 +271,7 @@ CLAIM = Claim(
     },
     reality=_reality,
     floor=0.999,
-    floor_reason="attained by data that are one point; the ascent has to pull the clusters together and their width to 0",
+    floor_reason=(
+        "attained by data that are one point; the ascent has to pull the clusters together and their width to 0"
+    ),
 )
