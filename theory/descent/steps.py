@@ -72,6 +72,7 @@ def check_learning_rate(learning_rate: Any, name: str = "learning_rate") -> floa
 
 
 def _number(value: Any, name: str, mend: str) -> float:
+    value = value.detach() if hasattr(value, "detach") else value
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):
