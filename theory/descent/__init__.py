@@ -5,10 +5,18 @@ from theory.descent.gauss_newton import GaussNewton, gauss_newton_model, gauss_n
 from theory.descent.landscape import critical_values, least_critical_value
 from theory.descent.local_minimum import loss_bound
 from theory.descent.polyak import gradient_dominance
+from theory.descent.segment import StepCertificate, certify_step
+from theory.descent.steps import MonotoneStep, Step, Warrant, check_learning_rate
 
 __all__ = [
     "Descent",
     "GaussNewton",
+    "MonotoneStep",
+    "Step",
+    "StepCertificate",
+    "Warrant",
+    "certify_step",
+    "check_learning_rate",
     "critical_values",
     "descend",
     "feature_step_limit",
