@@ -177,7 +177,9 @@ def reproduce(
     else:
         _stdout().print(_summary_table(audit))
         _stdout().print(
-            f"report: {out / 'report.html'}\naudit:  {out / 'audit.json'}\nfigures: {out / 'figures'}", soft_wrap=True
+            f"report:  {out / 'report.html'} (also report.md, claims.csv)\naudit:   {out / 'audit.json'}\n"
+            f"figures: {out / 'figures'}",
+            soft_wrap=True,
         )
     if not audit["passed"]:
         for line in audit["failures"]:
@@ -375,6 +377,35 @@ def figures(
         _print_json(names)
     else:
         _stdout().print("\n".join(names))
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a run, or any folder with audit.json and the figures it names.")
+    ] = Path("out"),
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; FOLDER by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html, report.md and claims.csv again from audit.json; nothing is computed.
+
+    A figure whose PDF or PNG is missing is drawn from its JSON.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; give the --out of a `framebound reproduce`, or a folder of figures")
+    if out is not None and out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder")
+    from experiments.report.page import figure_folder, write_report
+    from experiments.studies.style import redraw
+
+    if not (folder / "audit.json").is_file():
+        raise ValueError(f"{folder} holds no audit.json; write one with `framebound reproduce --out {folder}`")
+    redraw(figure_folder(folder), missing_only=True)
+    written = [str(path) for path in write_report(folder, out)]
+    if as_json:
+        _print_json(written)
+    else:
+        _stdout().print("\n".join(written), soft_wrap=True)
 
 
 @app.command()

@@ -65,7 +65,8 @@ def _lines(audit: Mapping[str, Any]) -> Iterator[str]:
     settings, clip = audit["settings"], audit["clip"]
     yield (
         f"Profile {_plain(settings['profile'])}, seed {settings['seed']}, clip {_plain(clip['name'])}, device "
-        f"{_plain(audit['device'])}, commit {_plain((audit['commit'] or 'none')[:12])}. Numbers are measured / bound = ratio."
+        f"{_plain(audit['device'])}, commit {_plain((audit['commit'] or 'none')[:12])}. Numbers are measured / bound = "
+        "ratio."
     )
     if failures:
         yield ""

@@ -13,7 +13,9 @@ def short_number(value: Any) -> str:
         return str(value)
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         # Near the bound the digits that matter are those of the distance to it.
-        return f"{value:.6f}" if 0.98 < value < 1.02 else f"{value:.4g}"
+        if 0.98 < value < 1.02:
+            return f"{value:.6f}"
+        return f"{value:.4g}" if abs(value) < 9999.5 else f"{value:.0f}"
     mantissa, exponent = f"{value:.2e}".split("e")
     digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{mantissa}\u2009×\u200910{digits}"

@@ -122,8 +122,14 @@ def render_page(template: str, **context: Any) -> str:
         return _environment().get_template(template).render(style=style, **context)
     except jinja2.UndefinedError as error:
         raise ValueError(
-            f"the data of {template.removesuffix('.j2')} is incomplete ({error.message}); write it again with this version"
+            f"the data of {template.removesuffix('.j2')} is incomplete ({error.message}); write it again with this "
+            "version"
         ) from None
+
+
+def _pictures(audit: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Every figure that the audit names, for the macro `picture`."""
+    return {figure["name"]: {**figure, **embedded_picture(folder, figure["name"])} for figure in audit["figures"]}
 
 
 def _counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -157,9 +163,7 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
     return render_page(
         TEMPLATE,
         audit=audit,
-        figures={
-            figure["name"]: {**figure, **embedded_picture(figures, figure["name"])} for figure in audit["figures"]
-        },
+        figures=_pictures(audit, figures),
         counts=_counts(audit["claims"]),
         worst_rungs={claim["id"]: _worst_rung(claim) for claim in audit["claims"]},
     )
@@ -175,18 +179,22 @@ def render_pipeline_audit(audit: Mapping[str, Any], figures: Path) -> str:
     Raises:
         ValueError: a figure is missing.
     """
-    pictures = {figure["name"]: {**figure, **embedded_picture(figures, figure["name"])} for figure in audit["figures"]}
-    return render_page(AUDIT_TEMPLATE, audit=audit, figures=pictures)
+    return render_page(AUDIT_TEMPLATE, audit=audit, figures=_pictures(audit, figures))
 
 
-def write_report(run: Path, out: Path | None = None) -> Path:
-    """Write report.html, report.md and claims.csv from RUN/audit.json and the figures, which lie in RUN/figures or in RUN.
+def figure_folder(run: Path) -> Path:
+    """Where the figures of a run lie: in its folder `figures`, or beside audit.json, as in the repository."""
+    return run / "figures" if (run / "figures").is_dir() else run
+
+
+def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Write report.html from RUN/audit.json and the figures, and for a run that checked claims report.md and claims.csv.
 
     Args:
-        out: the folder to write to; None is RUN.
+        out: the folder to write to, created when missing; None is RUN.
 
     Returns:
-        The path of report.html.
+        The paths of what was written, in this order.
 
     Raises:
         ValueError: there is no audit.json, or it is damaged, or a figure is missing.
@@ -201,7 +209,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     except ValueError as error:
         raise ValueError(f"{source} is no JSON ({error}); write it again with {again}") from None
     # All before any is written, so that a damaged audit leaves the old ones alone.
-    figures = run / "figures" if (run / "figures").is_dir() else run
+    figures = figure_folder(run)
     try:
         if audit.get("kind") == PIPELINE_AUDIT:
             contents = {"report.html": render_pipeline_audit(audit, figures)}
@@ -213,10 +221,12 @@ def write_report(run: Path, out: Path | None = None) -> Path:
             }
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with {again}"
+            f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with "
+            f"{again}"
         ) from None
+    out.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         with whole_file(out / name) as temporary:
             # Not as text: CSV ends its lines with CR LF on every system.
             temporary.write_bytes(text.encode("utf-8"))
-    return out / "report.html"
+    return tuple(out / name for name in contents)
