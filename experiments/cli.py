@@ -228,7 +228,7 @@ def audit(
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="float16, bfloat16, float32 or float64.")] = "float32",
     frames_at_once: Annotated[int, typer.Option(help="Frames in one evaluation of the UNet; less takes less memory.")] = 4,
-    iterations: Annotated[int, typer.Option(help="Fixed-point iterations tried at most.")] = 4,
+    iterations: Annotated[int, typer.Option(help="Fixed-point iterations tried at most.")] = 3,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -264,7 +264,7 @@ def audit(
     if as_json:
         _print_json(result)
     else:
-        _stdout().print(_answers_table(result))
+        _print_answers(result)
         _stdout().print(f"report: {out / 'report.html'}\naudit:  {out / 'audit.json'}", soft_wrap=True)
     if not result["passed"]:
         for line in result["failures"]:
@@ -272,20 +272,21 @@ def audit(
         raise typer.Exit(EXIT_CHECK_FAILED)
 
 
-def _answers_table(result: dict) -> Table:
-    table = Table(title="What the theorems say about this pipeline, adapter and clip", title_justify="left")
-    table.add_column("question, and the numbers behind the answer")
-    table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("how it is known", no_wrap=True)
+def _print_answers(result: dict) -> None:
+    console = _stdout()
     for answer in result["answers"]:
-        table.add_row(Text(answer["question"], style="bold"), Text(answer["verdict"], style="bold"), "")
-        table.add_row(Text(answer["answer"]), "", "")
-        for number in answer["numbers"]:
-            table.add_row(Text(f"  {number['name']}"), _number(number["value"]), number["kind"])
+        console.print(Text(answer["question"], style="bold"), soft_wrap=True)
+        verdict = {"yes": "Yes. ", "no": "No. ", "partly": "Partly. "}.get(answer["verdict"], "")
+        console.print(Text(f"  {verdict}{answer['answer']}"), soft_wrap=True)
         if answer["mend"]:
-            table.add_row(Text(f"  To do: {answer['mend']}"), "", "")
-        table.add_section()
-    return table
+            console.print(Text(f"  To do: {answer['mend']}."), soft_wrap=True)
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 4))
+        for column in ("left", "right", "left"):
+            table.add_column(justify=column, overflow="fold")
+        for number in answer["numbers"]:
+            table.add_row(Text(number["name"]), _number(number["value"]), number["kind"])
+        console.print(table)
+        console.print()
 
 
 @app.command()

@@ -104,7 +104,9 @@ def _well_posed(records: Sequence[Mapping[str, Any]]) -> Answer:
         numbers.append(Number(f"smallest norm of a frame ({_where(least)})", min(least["norms"]), MEASURED, "C1"))
         closest = max(alive, key=lambda record: max(abs(value) for value in record["similarities"]))
         magnitude = max(abs(value) for value in closest["similarities"])
-        numbers.append(Number(f"similarity nearest to +-1 ({_where(closest)})", magnitude, MEASURED, "C1"))
+        numbers.append(
+            Number(f"least distance of a similarity from +-1 ({_where(closest)})", 1 - magnitude, MEASURED, "C1")
+        )
         largest = max(alive, key=lambda record: record["loss"])
         numbers.append(Number(f"largest temporal loss ({_where(largest)})", largest["loss"], MEASURED, "C1"))
     numbers.append(
@@ -247,11 +249,11 @@ def _schedulers(found: Mapping[str, Any]) -> Answer:
     stored, used = found["stored"], found["used"]
     verdict = YES if stored["formal_inverse"] and not stored["mismatches"] else PARTLY if used["formal_inverse"] else NO
     if verdict == YES:
-        answer = "Yes: for one and the same output of the network every sampling step undoes its inversion step."
+        answer = "For one and the same output of the network every sampling step undoes its inversion step."
     elif verdict == PARTLY:
-        answer = "As the audit and the editor use them, yes; as the pipeline's files have them, no."
+        answer = "As the audit and the editor use them they do; as the pipeline's files have them they do not."
     else:
-        answer = "No."
+        answer = "No sampling step undoes its inversion step."
     details = []
     if found["stored_class"] != "DDIMScheduler":
         details.append(
@@ -261,7 +263,8 @@ def _schedulers(found: Mapping[str, Any]) -> Answer:
     details += [
         f"Changed on loading: {name} from {before!r} to {after!r}." for name, (before, after) in found["changed"].items()
     ]
-    for which, pair in (("As stored", stored), ("As used", used)):
+    as_stored = "As stored" if found["stored_class"] == "DDIMScheduler" else "As DDIMScheduler.from_config reads it"
+    for which, pair in ((as_stored, stored), ("As used", used)):
         details += [
             f"{which}, {item['setting']} is {item['value']}: {item['effect']}." for item in pair["mismatches"]
         ]
@@ -295,6 +298,10 @@ def _steps(trip: Mapping[str, Any], contributions: Sequence[float]) -> str:
     return f"steps {named} make up {100 * share:.0f}% of the bound"
 
 
+def _share(error: float) -> str:
+    return f"{100 * error:.3g}% of the latents" if error < 1 else f"{error:.3g} times the latents' own norm"
+
+
 def _trip_numbers(trip: Mapping[str, Any]) -> list[Number]:
     return [
         Number("relative error of the latents", trip["error"], MEASURED, "C3"),
@@ -308,7 +315,6 @@ def _trip_numbers(trip: Mapping[str, Any]) -> list[Number]:
 def _round_trip(settings: AuditSettings, trip: Mapping[str, Any], clip: Mapping[str, Any]) -> Answer:
     numbers = _trip_numbers(trip)
     numbers += [
-        Number("error expected from the inversion alone (sum of its defects)", trip["estimate"], ESTIMATED, "C3"),
         Number("part of the bound that is rounding", trip["rounding_share"], MEASURED, "C3"),
         Number("root mean square of the inverted latents (1 is noise)", trip["noise_rms"], MEASURED, "C3"),
     ]
@@ -322,8 +328,8 @@ def _round_trip(settings: AuditSettings, trip: Mapping[str, Any], clip: Mapping[
     return Answer(
         "round-trip",
         f"What does inversion and sampling in {settings.num_steps} steps lose of the clip?",
-        f"{100 * trip['error']:.3g}% of the latents, at most {100 * trip['bound']:.3g}% by the bound;"
-        f" {rms:.3g} of 255 levels in a pixel. {_steps(trip, trip['contributions']).capitalize()}.",
+        f"{_share(trip['error'])}, at most {_share(trip['bound'])} by the bound; {rms:.3g} of 255 levels in a pixel."
+        f" {_steps(trip, trip['contributions']).capitalize()}.",
         YES if trip["pixel_error"]["largest"] <= INVISIBLE else "",
         tuple(numbers),
         ("C3.round-trip",),
@@ -379,9 +385,9 @@ def _cost(trip: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[list[Number
         Number("share of that bound that the mismatch causes", change / (own + change) if own + change else 0.0, CERTIFIED, "C3"),
         Number("relative error without the mismatch", base["error"], MEASURED, "C3"),
     ]
-    times = f"{trip['error'] / base['error']:.3g} times" if base["error"] else "all of"
+    times = f"{trip['error'] / base['error']:.3g} times" if base["error"] else "beside"
     answer = (
-        f"The round trip loses {100 * trip['error']:.3g}%, {times} the error without it; "
+        f"The round trip loses {_share(trip['error'])}, {times} the error without it; "
         f"{_steps(trip, trip['mismatch_contributions'])} that the mismatch adds."
     )
     return numbers, answer

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 
 from experiments.audit.settings import AuditSettings
-from experiments.editor.capture import ReducedFeatures
+from experiments.editor.capture import ReducedFeatures, select_layers
 from experiments.editor.editor import Editor, load_editor
 from experiments.editor.evidence import record_round_trip
-from experiments.editor.inversion import Trajectory
-from experiments.editor.pipeline import read_scheduler_config
+from experiments.editor.inversion import Trajectory, noise_ladder
+from experiments.editor.pipeline import ddim_scheduler, read_scheduler_config
 from experiments.editor.scheduler_audit import SchedulerAudit, audit_schedulers
 from experiments.editor.sharpness import adapter_curvature, safe_step
 from experiments.editor.video import read_video
@@ -111,6 +110,20 @@ def read_frames(settings: AuditSettings, editor: Editor) -> np.ndarray:
         max_frames=settings.num_frames,
         min_frames=MINIMUM_FRAMES,
     )
+
+
+def check(settings: AuditSettings, editor: Editor) -> None:
+    """Refuses, before anything is written, what a later stage would refuse.
+
+    Raises:
+        ValueError: a clip that cannot be read or has fewer than 3 frames, a size that the pipeline does not take, layers
+            that are not there, a number of steps that the schedule does not have, captions that are too long.
+    """
+    editor.to_latents(read_frames(settings, editor)[:1])
+    select_layers(editor.pipeline.unet, settings.layers)
+    noise_ladder(editor.pipeline.scheduler, settings.num_steps, editor.dtype)
+    for prompt in (settings.prompt, settings.edit or ""):
+        editor.encode_prompt(prompt)
 
 
 def clip(context: Context) -> None:
@@ -219,8 +232,6 @@ def _explained(trip: RoundTrip, before: RoundTrip | None) -> dict[str, Any]:
         "error": float(np.linalg.norm(trip.errors[0])) / scale,
         "bound": float(round_trip_bound(defects + residuals, growth)) / scale,
         "two_point_bound": float(round_trip_bound(defects + residuals, two_point_growth(trip))) / scale,
-        # What the inversion alone lets one expect: the defects as vectors, without what sampling makes of them.
-        "estimate": float(np.linalg.norm(np.sum(trip.defects, axis=0))) / scale,
         "rounding_share": float(round_trip_bound(residuals, growth)) / scale,
         "contributions": [float(value) for value in defects * passed_on / scale],
         "budget": relative_budget(instances.operations(num_steps=len(defects))),
@@ -409,7 +420,7 @@ def schedulers(context: Context) -> None:
     settings = context.settings
     stored = read_scheduler_config(settings.pipeline)
     used = context.editor.pipeline.scheduler
-    described = DDIMScheduler.from_config(stored)
+    described = ddim_scheduler(stored)
     changed = {
         name: [described.config[name], used.config[name]]
         for name in ("clip_sample", "thresholding", "timestep_spacing")

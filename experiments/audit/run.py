@@ -3,6 +3,7 @@ result that nothing has changed for.
 """
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -180,8 +181,7 @@ def audit_pipeline(settings: AuditSettings, out: Path, *, observer: Observer | N
         # A mistake in the call must not leave a folder behind.
         load = observer.stage("load", "Load the pipeline")
         with memory_named("Load the pipeline", settings):
-            run.editor  # noqa: B018
-            measure.read_frames(settings, run.editor)
+            measure.check(settings, run.editor)
         load(1, 1)
         observer.finished("load", False)
     with store.lock():
@@ -196,7 +196,8 @@ def audit_pipeline(settings: AuditSettings, out: Path, *, observer: Observer | N
         drawings = [
             (name, describe(find_study(name), data)) for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
         ]
-        result = _build(run, values, drawings)
+        # As it will be read: lists for tuples.
+        result = json.loads(canonical_json(_build(run, values, drawings)))
         (out / "figures").mkdir(exist_ok=True)
         for name, content in drawings:
             write_figure(out / "figures", name, content)

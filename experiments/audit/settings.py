@@ -45,7 +45,7 @@ class AuditSettings:
     device: str = "cpu"
     dtype: str = "float32"
     frames_at_once: int = 4
-    fixed_point_iterations: int = 4
+    fixed_point_iterations: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:

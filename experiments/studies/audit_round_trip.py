@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from experiments.studies import Data, Study
 from experiments.studies.style import BLUE, BOUND, GREY, ORANGE
@@ -41,12 +41,13 @@ def draw(data: Data) -> Figure:
         label="certified bound",
     )
     trips_axes.set_yscale("log")
-    low, high = trips_axes.get_ylim()
-    trips_axes.set_ylim(low / 2, high * 8)
+    values = [trip[name] for trip in data["trips"] for name in ("error", "bound") if trip[name] > 0] or [1.0]
+    trips_axes.set_ylim(10 ** np.floor(np.log10(min(values) / 1.5)), 10 ** np.ceil(np.log10(4 * max(values))))
+    trips_axes.yaxis.set_minor_formatter(NullFormatter())
     trips_axes.set_xlim(-0.8, max(len(places), 2) - 0.2)
     trips_axes.set_xticks(places, [trip["name"] for trip in data["trips"]])
     trips_axes.set_ylabel("relative error of the latents")
-    trips_axes.set_title("what the networks' difference costs")
+    trips_axes.set_title("error and bound")
     trips_axes.grid(axis="x", visible=False)
     trips_axes.legend(loc="upper center", ncols=2, fontsize=8.5)
 

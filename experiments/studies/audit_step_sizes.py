@@ -42,7 +42,7 @@ def draw(data: Data) -> Figure:
     axes.set_yticks(range(len(rows)), [_short(layer) for layer in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
-    axes.set_xlabel("step size of gradient descent on the features (squared norm of a frame)")
+    axes.set_xlabel("step size of gradient descent on the features (units of a squared norm)")
     if records:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16 - 0.5 / max(len(rows), 1)), ncols=2, fontsize=8.5)
     else:
@@ -54,8 +54,7 @@ def caption(data: Data) -> str:
     return (
         "C2: below the open marks, 2 m^2 / C_N with m the least norm of a frame, every step of gradient descent on the "
         "features lowers the temporal loss, for ever (proved). The full marks are 2 over the certified largest "
-        "curvature at these very features: a longer step than that is not safe even here, a shorter one may still "
-        "leave the region where the curvature is so small."
+        "curvature at these very features: it holds here, and a step of that size may leave the region where it does."
     )
 
 
