@@ -1,6 +1,6 @@
 """C2: gradient descent on the temporal loss, its step sizes, its limits and its landscape."""
 
-from theory.descent.feature_descent import Descent, descend, feature_step_limit
+from theory.descent.feature_descent import Descent, descend, exact_step_limit, feature_step_limit
 from theory.descent.gauss_newton import GaussNewton, gauss_newton_model, gauss_newton_remainder, gauss_newton_sharpness
 from theory.descent.landscape import critical_values, least_critical_value
 from theory.descent.local_minimum import loss_bound
@@ -19,6 +19,7 @@ __all__ = [
     "check_learning_rate",
     "critical_values",
     "descend",
+    "exact_step_limit",
     "feature_step_limit",
     "gauss_newton_model",
     "gauss_newton_remainder",
