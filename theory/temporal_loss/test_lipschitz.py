@@ -66,7 +66,10 @@ def test_triple_inequality_is_attained(fractions):
 
 
 def moved_and_turned(first, second, tests, fractions) -> tuple[float, float]:
-    """sqrt(sum R_t (change of psi_t)^2) and sqrt(sum M_t (angle turned)^2), <e_t, grad_t L_3> = 2 sqrt(M_t R_t) sin psi_t."""
+    """sqrt(sum R_t (change of psi_t)^2) and sqrt(sum M_t (angle turned)^2).
+
+    psi_t is the angle with <e_t, grad_t L_3> = 2 sqrt(M_t R_t) sin psi_t, e_t the test vectors.
+    """
     tangential, radial = triple_weights(*fractions)
     largest = 2 * np.sqrt(tangential * radial)
     sines = [
@@ -85,7 +88,8 @@ def test_angles_move_no_further_than_the_frames(directions, others, tests, fract
     first, second, fixed = (np.asarray(instances.unit_rows(jnp.asarray(rows))) for rows in (directions, others, tests))
     moved, turned = moved_and_turned(first, second, fixed, fractions)
     hypothesis.target(moved / turned if turned else 0.0)
-    # The sines are off by at most the budget, so their arc sines by at most sqrt(2 budget), wherever they lie; sum R = 4.
+    # The sines are off by at most the budget, so their arc sines by at most sqrt(2 budget), wherever they lie, and
+    # sum R = 4.
     assert moved <= turned + 2 * np.sqrt(2 * GRADIENT_BUDGET) + turned * GRADIENT_BUDGET
 
 
@@ -99,7 +103,7 @@ def test_angles_move_as_far_as_the_frames_near_collinear_ones():
 
 @pytest.mark.parametrize("num_frames", [3, 4, 5, 6, 7, 12, 50, 300])
 def test_weights_sum_to_the_constant(num_frames):
-    """Over the triples M sums to 2 lambda at every frame and R to 4 in every triple; lambda >= 2 per triple of a frame."""
+    """M sums to 2 lambda at every frame, R to 4 in every triple; lambda is at least 2 for each triple of a frame."""
     fractions, top = shares(num_frames)
     assert abs(4 * top / (num_frames - 2) - hessian_constant(num_frames)) <= relative_budget(
         16 * num_frames**2
@@ -125,7 +129,10 @@ def test_least_eigenvalue_for_five_frames_and_more_in_integers():
 
 @hypothesis.given(st.integers(3, 12).flatmap(lambda n: hnp.arrays(np.float64, n, elements=st.floats(0, np.pi))))
 def test_sum_over_the_triples(turned):
-    """16 sum over triples of f(sum M_t Phi_t^2 / 4) <= 8 lambda sum f(Phi_t^2), f(x) = sin^2(sqrt(x) / 2) up to pi^2."""
+    """16 sum over triples of f(sum M_t Phi_t^2 / 4) <= 8 lambda sum f(Phi_t^2).
+
+    f(x) = sin^2(sqrt(x) / 2) up to pi^2, and 1 beyond.
+    """
 
     def half_chord(squared: np.ndarray) -> np.ndarray:
         return np.sin(np.minimum(np.sqrt(squared), np.pi) / 2) ** 2
