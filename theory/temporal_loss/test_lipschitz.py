@@ -1,5 +1,7 @@
 """The sharp constant, pairs on opposite sides of the hole, and each step of the proof by dense or exact means."""
 
+from fractions import Fraction
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -37,6 +39,32 @@ def shares(num_frames: int) -> tuple[np.ndarray, float]:
     vector = np.abs(vectors[:, -1])
     of_pairs = vector[:-1] / (vector[:-1] + vector[1:])
     return np.stack([of_pairs[:-1], of_pairs[1:]], axis=1), float(values[-1])
+
+
+rationals = st.fractions(-4, 4, max_denominator=16)
+
+
+@hypothesis.settings(max_examples=200)
+@hypothesis.given(
+    st.fractions(-8, 8, max_denominator=16),
+    st.fractions(-2, 2, max_denominator=16),
+    st.fractions(Fraction(1, 64), Fraction(63, 64), max_denominator=64),
+    st.tuples(*[rationals] * 6),
+)
+def test_pair_inequality_in_exact_arithmetic(half_tangent, tau, share, parts):
+    """The form of one pair at E = 2 - tau^2 S^2 / 2, where its hypothesis is an equality, in rationals."""
+    along, across, normal = parts[:2], parts[2:4], parts[4:]
+    cosine = (1 - half_tangent**2) / (1 + half_tangent**2)
+    sine = 2 * half_tangent / (1 + half_tangent**2)
+    excess = 2 - tau**2 * sine**2 / 2
+    form = excess * (across[1] - across[0]) ** 2 + 2 * tau * sine * (along[1] * across[1] - along[0] * across[0])
+    form += 2 * tau * normal[0] * normal[1] - tau * cosine * (normal[0] ** 2 + normal[1] ** 2)
+    weights = 2 / share, 2 / (1 - share)
+    assert 1 / weights[0] + 1 / weights[1] == Fraction(1, 2)
+    price = sum(
+        m * (s**2 + n**2) + 4 / m * r**2 for m, s, n, r in zip(weights, across, normal, along, strict=True)
+    )
+    assert form <= price
 
 
 @hypothesis.given(three_frames, three_frames, inner_shares)
