@@ -89,6 +89,8 @@ def test_same_seed_same_bytes(tmp_path, pipeline, finished):
     assert {
         "audit.json",
         "report.html",
+        "report.md",
+        "claims.csv",
         "figures/film_strip.pdf",
         "figures/film_strip.png",
         "figures/film_strip.json",

@@ -19,11 +19,13 @@ from dataclasses import fields
 import numpy as np
 import torch
 
+from experiments.editor.adapters import ADAPTER_NAME, lora_layers
+from experiments.editor.capture import select_layers
 from experiments.editor.clips import CLIPS, caption, load_clip
 from experiments.editor.editor import Editor
-from experiments.editor.inversion import noise_ladder
+from experiments.editor.inversion import Trajectory, noise_ladder
 from experiments.editor.objective import train_adapter
-from theory.evidence import Evidence, FeatureRecord, RoundTripRecord
+from theory.evidence import AdapterRecord, Evidence, FeatureRecord, RoundTripRecord
 
 ROUND_TRIPS: Mapping[str, tuple[bool, bool]] = {
     "off": (False, False),
@@ -46,6 +48,10 @@ def record_round_trip(
     adapter: bool = False,
     invert_adapter: bool | None = None,
     fixed_point_iterations: int = 0,
+    guidance_scale: float = 1.0,
+    inversion: Trajectory | None = None,
+    frames_at_once: int | None = None,
+    any_dtype: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RoundTripRecord:
     """Inverts, samples back, and evaluates the sampling network once more on each of the inversion's latents.
@@ -55,34 +61,44 @@ def record_round_trip(
         latents: (frames, channels, height, width) at level 0, float64.
         adapter: on or off in sampling and in `predictions_at_inversion`.
         invert_adapter: the same in inversion; None means as in sampling.
+        guidance_scale: of sampling and of `predictions_at_inversion`; the inversion runs without guidance.
+        inversion: one that is known already, from these latents; `invert_adapter` and `fixed_point_iterations` are
+            then what they were in it.
+        frames_at_once: see `Editor.predict_noise`.
+        any_dtype: take an editor of another dtype; the identities of the theorems then hold to the rounding of that
+            dtype, and the record's values are those numbers, promoted.
         progress: called with (steps and evaluations done, 3 num_steps).
 
     Raises:
         ValueError: the editor is not of dtype float64; what `Editor.invert`, `sample` and `predict_noise` raise.
     """
-    _require_float64(editor)
+    if not any_dtype:
+        _require_float64(editor)
     total = 3 * num_steps
     invert_adapter = adapter if invert_adapter is None else invert_adapter
 
     def report(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, _: progress(offset + done, total)
 
-    inversion = editor.invert(
-        latents,
-        prompt,
-        num_steps=num_steps,
-        adapter=invert_adapter,
-        fixed_point_iterations=fixed_point_iterations,
-        progress=report(0),
-    )
+    if inversion is None:
+        inversion = editor.invert(
+            latents,
+            prompt,
+            num_steps=num_steps,
+            adapter=invert_adapter,
+            fixed_point_iterations=fixed_point_iterations,
+            frames_at_once=frames_at_once,
+            progress=report(0),
+        )
+    network = {"adapter": adapter, "guidance_scale": guidance_scale, "frames_at_once": frames_at_once}
     sampling = editor.sample(
-        inversion.latents[-1], prompt, num_steps=num_steps, adapter=adapter, progress=report(num_steps)
+        inversion.latents[-1], prompt, num_steps=num_steps, progress=report(num_steps), **network
     )
     at_inversion = []
     with torch.no_grad():
         for level in range(1, num_steps + 1):
             timestep = int(inversion.timesteps[level])
-            at_inversion.append(editor.predict_noise(inversion.latents[level], timestep, prompt, adapter=adapter))
+            at_inversion.append(editor.predict_noise(inversion.latents[level], timestep, prompt, **network))
             if progress is not None:
                 progress(2 * num_steps + level, total)
     return RoundTripRecord(
@@ -124,6 +140,9 @@ def gather(
         "features/<off|on>/<timestep>/<layer>"          (frames, channels, height, width) of that layer
                                                         at the inversion's latents of that timestep,
                                                         adapter off or on in both
+        "adapter/<timestep>/<layer>/<part>"             of the first of the layers, with LoRA: the output projection
+                                                        at the first of the timesteps, <part> the arrays of
+                                                        theory.evidence.AdapterRecord
         "round_trip/<name>/inversion"                   (N + 1, x)   z_k
         "round_trip/<name>/sampling"                    (N + 1, x)   w_k
         "round_trip/<name>/inversion_predictions"       (N, x)       eps(z_k, t_{k+1}), the inversion's network
@@ -179,6 +198,7 @@ def gather(
                 captured = editor.features(at_level, timestep, prompt, adapter=adapter, layers=layers)
             arrays |= {f"features/{name}/{timestep}/{layer}": _array(values) for layer, values in captured.items()}
             step()
+    arrays |= _adapter_arrays(editor, trips["on"].inversion[1], int(timesteps[1]), prompt, layers)
     for name, trip in trips.items():
         for field in _ROUND_TRIP_ARRAYS:
             if field != "alphas_cumprod":
@@ -199,7 +219,9 @@ def to_evidence(arrays: Mapping[str, np.ndarray]) -> Evidence:
         )
         for name in ROUND_TRIPS
     )
-    return Evidence(features=tuple(_feature_records(arrays)), round_trips=trips)
+    return Evidence(
+        features=tuple(_feature_records(arrays)), round_trips=trips, adapters=tuple(_adapter_records(arrays))
+    )
 
 
 def default_evidence(
@@ -231,6 +253,43 @@ def default_evidence(
         return to_evidence(gather(editor, frames, prompt, num_steps=num_steps, num_levels=min(3, num_steps)))
     finally:
         editor.remove_adapter()
+
+
+def _adapter_arrays(
+    editor: Editor, latents: np.ndarray, timestep: int, prompt: str | torch.Tensor, layers: str | Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """Inputs, outputs and weights of the adapted output projection of the first chosen self-attention; its outputs are
+    that layer's features. Empty where the editor has no LoRA (prompt tokens alone)."""
+    layer = select_layers(editor.pipeline.unet, layers)[0]
+    projection = lora_layers(editor.pipeline.unet).get(f"{layer}.to_out.0")
+    if projection is None:
+        return {}
+    seen: dict[str, torch.Tensor] = {}
+
+    def remember(module, arguments, output):
+        # Tokens run along axis 1: (frames, tokens, channels) -> (frames, channels, tokens).
+        seen["inputs"], seen["outputs"] = arguments[0].transpose(1, 2), output.transpose(1, 2)
+
+    hook = projection.register_forward_hook(remember)
+    try:
+        with torch.no_grad():
+            editor.predict_noise(torch.from_numpy(latents).to(editor.device), timestep, prompt, adapter=True)
+    finally:
+        hook.remove()
+    seen["down"] = projection.lora_A[ADAPTER_NAME].weight
+    seen["up"] = projection.lora_B[ADAPTER_NAME].weight
+    prefix = f"adapter/{timestep}/{layer}"
+    factor = np.array([projection.scaling[ADAPTER_NAME]], dtype=np.float64)
+    return {f"{prefix}/{part}": _array(values) for part, values in seen.items()} | {f"{prefix}/factor": factor}
+
+
+def _adapter_records(arrays: Mapping[str, np.ndarray]) -> Iterator[AdapterRecord]:
+    for key in arrays:
+        if key.startswith("adapter/") and key.endswith("/factor"):
+            prefix = key.removesuffix("/factor")
+            _, timestep, layer = prefix.split("/")
+            parts = {part: arrays[f"{prefix}/{part}"] for part in ("inputs", "outputs", "down", "up")}
+            yield AdapterRecord(f"LoRA of {layer}.to_out.0, timestep {timestep}", **parts, factor=float(arrays[key][0]))
 
 
 def _feature_records(arrays: Mapping[str, np.ndarray]) -> Iterator[FeatureRecord]:

@@ -347,6 +347,11 @@ def bounds_in_units(
     return upper, downward, gauss_newton, margin
 
 
+def upper_curvature(squared_norms: Any, neighbours: Any, second_neighbours: Any, error: float) -> Any:
+    """`certify_gram(..).upper` as a JAX-traceable function of the inner products and of their error (see `BandedGram`)."""
+    return _bounds(jnp, squared_norms, neighbours, second_neighbours, error)[0]
+
+
 def _largest(xp: Any, matrix: Any) -> Any:
     return np.linalg.eigvalsh(matrix)[-1] if xp is np else instances.extreme_eigenvalue(matrix, largest_magnitude=False)
 

@@ -296,23 +296,58 @@ def sampled_cosine(features: Any) -> float:
     return float(np.max(cosines[np.isfinite(cosines)], initial=0.0))
 
 
-def _gram_of_frames(frames: Iterable[Any]) -> BandedGram:
-    held: list[np.ndarray] = []
-    products: tuple[list[float], ...] = ([], [], [])
-    error, expected = 0.0, None
-    for index, frame in enumerate(frames):
+class GramStream:
+    """Inner products of frames that are handed over one at a time, as a network computes them; the last two frames are held.
+
+    Unlike a `BandedGram` it takes a frame of zeros, so that a caller can say which frames have no similarity instead of stopping there.
+
+    Attributes:
+        squared_norms, neighbours, second_neighbours: of the frames so far, as in `BandedGram`.
+    """
+
+    def __init__(self) -> None:
+        self.squared_norms: list[float] = []
+        self.neighbours: list[float] = []
+        self.second_neighbours: list[float] = []
+        self._held: list[np.ndarray] = []
+        self._expected: dict[str, Any] | None = None
+        self._error = 0.0
+
+    def add(self, frame: Any) -> None:
+        """Take the next frame, (...) floating-point NumPy, JAX or PyTorch array on any device.
+
+        Raises:
+            ValueError: not of a floating-point dtype, fewer than 2 features, or a shape, dtype or device that is not that of frame 0.
+        """
+        index = len(self.squared_norms)
         _check_array(frame, f"frame {index}")
         found = {"shape": tuple(frame.shape), "dtype": frame.dtype, "device": array_api_compat.device(frame)}
-        expected = expected or found
+        self._expected = self._expected or found
         for name in found:
-            if found[name] != expected[name]:
-                raise ValueError(f"frame {index} has {name} {found[name]}; {expected[name]}, that of frame 0, is needed")
+            if found[name] != self._expected[name]:
+                raise ValueError(f"frame {index} has {name} {found[name]}; {self._expected[name]}, that of frame 0, is needed")
         _check_width(math.prod(frame.shape), f"frame {index}")
-        held = [_on_host(frame).reshape(-1), *held[:2]]
-        for distance, earlier in enumerate(held):
-            product, error = _dot(earlier, held[0])
-            products[distance].append(product)
-    return BandedGram(*(np.asarray(entries) for entries in products), error)
+        # A copy: a view would keep alive, or share, whatever larger array the frame was cut out of.
+        self._held = [np.array(_on_host(frame), order="C").reshape(-1), *self._held[:2]]
+        for products, earlier in zip((self.squared_norms, self.neighbours, self.second_neighbours), self._held, strict=False):
+            product, self._error = _dot(earlier, self._held[0])
+            products.append(product)
+
+    def gram(self) -> BandedGram:
+        """The inner products of all frames so far.
+
+        Raises:
+            ValueError: what `BandedGram` raises: fewer than 3 frames, or a frame that is zero or not finite.
+        """
+        products = (np.asarray(entries) for entries in (self.squared_norms, self.neighbours, self.second_neighbours))
+        return BandedGram(*products, self._error)
+
+
+def _gram_of_frames(frames: Iterable[Any]) -> BandedGram:
+    stream = GramStream()
+    for frame in frames:
+        stream.add(frame)
+    return stream.gram()
 
 
 def _dot(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
