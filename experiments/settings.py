@@ -34,7 +34,8 @@ class Settings:
             `num_steps`.
         ideal_steps: the same for the exact predictors.
         feature_levels: at how many timesteps features are captured.
-        training_snapshots: at how many steps of the adapter's training, from its start to its end, features of one noisy clip are captured.
+        training_snapshots: at how many steps of the adapter's training, from its start to its end, features of one
+            noisy clip are captured.
         study_instances: random instances per point of a study.
         descent_steps: steps of gradient descent on the adapter at each learning rate of the sweep.
         long_descent_steps: steps of the runs in which its sharpness is followed.
