@@ -294,7 +294,8 @@ LABELS = {"temporal": "temporal loss", "full": "noise error + temporal loss"}
 
 def _change(axes: Any, data: Data) -> None:
     scaled = np.geomspace(0.2, 128, 50)
-    for (name, sweep), colour, marker in zip(data["sweeps"].items(), (BLUE, GREEN), MARKERS, strict=False):
+    for name, colour, marker in zip(LABELS, (BLUE, GREEN), MARKERS, strict=False):
+        sweep = data["sweeps"][name]
         moved = [(2 * run["share"], run["curvatures"][0] / sweep["sharpness"]) for run in sweep["runs"] if run["curvatures"]]
         axes.plot([x for x, _ in moved], [-1 + x * seen / 2 for x, seen in moved], color=colour, marker=marker, markersize=4, linewidth=1.1,
                   label=LABELS[name])
@@ -307,7 +308,7 @@ def _change(axes: Any, data: Data) -> None:
     axes.set_xlabel(r"$\eta\,\lambda_{\max}(\theta_0)$  (no unit)")
     axes.set_ylabel(r"$(L_1-L_0)\,/\,\eta\|\nabla L\|^2$  (no unit)")
     axes.set_title("first step")
-    axes.legend(loc="upper left", fontsize=7.5)
+    axes.legend(loc="upper right", fontsize=7.5)
 
 
 def _long_label(run: Data) -> str:
@@ -328,7 +329,7 @@ def _compare(axes: Any, data: Data) -> None:
         run = data["rules"][name]
         axes.plot([1, *run["passes"]], np.maximum([runs[0]["losses"][0], *run["losses"]], FLOOR), color=colour, marker=marker, markersize=3.5, label=label)
     axes.set_yscale("log")
-    axes.set_xlabel("passes through the network, forward + backward")
+    axes.set_xlabel("network passes, forward + backward")
     axes.set_ylabel("temporal loss L (no unit)")
     axes.set_title("loss for its price")
     axes.legend(loc="lower left", fontsize=7.5)
@@ -440,9 +441,10 @@ def numbers(data: Data) -> Sequence[Number]:
         Number("smallest Hessian eigenvalue there, over the largest", end["smallest"] / end["largest"], "measured", "C2"),
         Number("uncertainty of that ratio", end["smallest_error"] / end["largest"], "measured", "C2"),
     ]
-    for name, sweep in data["sweeps"].items():
+    for name, label in LABELS.items():
+        sweep = data["sweeps"][name]
         found += [
-            Number(f"{LABELS[name]}: step at which eta = {run['step_size']:.3g} (eta lambda_max = {2 * run['share']:g}) diverged", run["diverged"]["step"],
+            Number(f"{label}: step at which eta = {run['step_size']:.3g} (eta lambda_max = {2 * run['share']:g}) diverged", run["diverged"]["step"],
                    "measured", "C2")
             for run in sweep["runs"]
             if run["diverged"]
