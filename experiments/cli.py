@@ -192,9 +192,10 @@ def _reproduce(settings: "Settings", out: Path, figures: Path | None) -> dict:
         # The first import of torch and JAX takes longer than a second run: show that something happens.
         start = observer.stage("start", "Start")
         from experiments.reproduce import reproduce as run
-        from theory.compilation import keep_compiled_programs
+        from theory.compilation import compile_for_one_use, keep_compiled_programs
 
         keep_compiled_programs()
+        compile_for_one_use()
         start(1, 1)
         observer.progress.remove_task(observer.tasks.pop("start"))
         audit = run(settings, out, figures=figures, observer=observer)
@@ -307,6 +308,10 @@ def claims(
         _stdout().print(f"{README}: {'rewritten' if changed else 'unchanged'}")
         return
     if check is not None:
+        from theory.compilation import compile_for_one_use, keep_compiled_programs
+
+        keep_compiled_programs()
+        compile_for_one_use()
         record = table.check_claim(check, seed)
         _deliver(record, out, as_json, lambda: _stdout().print(_ladder_table(record)))
         if not record["passed"]:

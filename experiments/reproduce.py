@@ -95,7 +95,7 @@ _STAGES = (
         "adapter",
         "Train the adapter",
         ("clip",),
-        (*_NETWORK, "seed", "adapter_steps", "learning_rate", "temporal_weight"),
+        (*_NETWORK, "seed", "adapter_steps", "learning_rate", "temporal_weight", "training_snapshots"),
         stages.adapter,
         ("experiments.stages",),
     ),
@@ -278,6 +278,8 @@ def reproduce(
         run = _Run(settings, store, observer)
         for stage in _STAGES:
             run.fetch(stage)
+        for warning in stages.similarity_warnings(run.entries["features"].values):
+            observer.note(f"warning: {warning}")
         drawings = []
         for name in NAMES:
             study = find_study(name)

@@ -31,6 +31,8 @@ def test_keys_shapes_and_dtypes(arrays):
     latents = clip().transpose(0, 3, 1, 2).shape
     expected = {"alphas_cumprod": (STEPS + 1,), "timesteps": (STEPS + 1,)}
     expected |= {f"features/{on}/{timestep}/{LAYER}": (4, 8, 8, 8) for on in ("off", "on") for timestep in (1, 667)}
+    adapter = {"inputs": (4, 8, 64), "outputs": (4, 8, 64), "down": (2, 8), "up": (8, 2), "factor": (1,)}
+    expected |= {f"adapter/1/{LAYER}/{part}": shape for part, shape in adapter.items()}
     for name in ("off", "on", "sampling_only"):
         expected |= {f"round_trip/{name}/{part}": (STEPS + 1, *latents) for part in ("inversion", "sampling")}
         for part in ("inversion_predictions", "sampling_predictions", "predictions_at_inversion"):
@@ -90,6 +92,28 @@ def test_features_are_those_at_the_inversion(editor, arrays):
             with torch.no_grad():
                 expected = editor.features(latents, timestep, PROMPT, adapter=on, layers=[LAYER])[LAYER]
             np.testing.assert_array_equal(arrays[f"features/{name}/{timestep}/{LAYER}"], expected.numpy())
+
+
+def test_adapter_record_is_the_projection_that_gives_the_features(editor, arrays):
+    (record,) = to_evidence(arrays).adapters
+    assert record.label == f"LoRA of {LAYER}.to_out.0, timestep 1"
+    np.testing.assert_array_equal(record.outputs.reshape(4, 8, 8, 8), arrays[f"features/on/1/{LAYER}"])
+    base = editor.pipeline.unet.get_submodule(f"{LAYER}.to_out.0").base_layer
+    weight, bias = base.weight.detach().numpy(), base.bias.detach().numpy()[None, :, None]
+    update = record.factor * record.up @ record.down
+    assert np.any(update), "the adapter does nothing, so nothing was compared"
+    rebuilt = (weight + update) @ record.inputs + bias
+    # Products over 8 inputs, the rank 2 and the sums, at the size of the operands.
+    operands = (np.abs(weight) + np.abs(record.factor * record.up) @ np.abs(record.down)) @ np.abs(record.inputs)
+    assert np.all(np.abs(rebuilt - record.outputs) <= relative_budget(32) * (operands + np.abs(bias)))
+
+
+def test_no_adapter_record_without_lora():
+    editor = Editor(pixel_pipeline(), dtype=torch.float64)
+    editor.add_prompt_tokens(seed=0)
+    recorded = gather(editor, clip(), PROMPT, num_steps=1, num_levels=1, layers=[LAYER])
+    assert not any(key.startswith("adapter/") for key in recorded)
+    assert to_evidence(recorded).adapters == ()
 
 
 def test_to_evidence_keeps_every_array(arrays):

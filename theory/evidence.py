@@ -42,8 +42,29 @@ class RoundTripRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class AdapterRecord:
+    """LoRA in the output projection of a self-attention, whose outputs (W + factor B A) X + bias are features.
+
+    Attributes:
+        label: layer and timestep, for the report.
+        inputs: (frames, inputs, positions) X, what the projection was given.
+        outputs: (frames, outputs, positions) what it returned, the adapter included.
+        down, up: A (rank, inputs) and B (outputs, rank).
+        factor: alpha / rank.
+    """
+
+    label: str
+    inputs: np.ndarray
+    outputs: np.ndarray
+    down: np.ndarray
+    up: np.ndarray
+    factor: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     """Everything one run of the editor recorded for the theorems."""
 
     features: tuple[FeatureRecord, ...]
     round_trips: tuple[RoundTripRecord, ...]
+    adapters: tuple[AdapterRecord, ...] = ()

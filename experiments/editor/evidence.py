@@ -19,11 +19,13 @@ from dataclasses import fields
 import numpy as np
 import torch
 
+from experiments.editor.adapters import ADAPTER_NAME, lora_layers
+from experiments.editor.capture import select_layers
 from experiments.editor.clips import CLIPS, caption, load_clip
 from experiments.editor.editor import Editor
 from experiments.editor.inversion import Trajectory, noise_ladder
 from experiments.editor.objective import train_adapter
-from theory.evidence import Evidence, FeatureRecord, RoundTripRecord
+from theory.evidence import AdapterRecord, Evidence, FeatureRecord, RoundTripRecord
 
 ROUND_TRIPS: Mapping[str, tuple[bool, bool]] = {
     "off": (False, False),
@@ -138,6 +140,9 @@ def gather(
         "features/<off|on>/<timestep>/<layer>"          (frames, channels, height, width) of that layer
                                                         at the inversion's latents of that timestep,
                                                         adapter off or on in both
+        "adapter/<timestep>/<layer>/<part>"             of the first of the layers, with LoRA: the output projection
+                                                        at the first of the timesteps, <part> the arrays of
+                                                        theory.evidence.AdapterRecord
         "round_trip/<name>/inversion"                   (N + 1, x)   z_k
         "round_trip/<name>/sampling"                    (N + 1, x)   w_k
         "round_trip/<name>/inversion_predictions"       (N, x)       eps(z_k, t_{k+1}), the inversion's network
@@ -193,6 +198,7 @@ def gather(
                 captured = editor.features(at_level, timestep, prompt, adapter=adapter, layers=layers)
             arrays |= {f"features/{name}/{timestep}/{layer}": _array(values) for layer, values in captured.items()}
             step()
+    arrays |= _adapter_arrays(editor, trips["on"].inversion[1], int(timesteps[1]), prompt, layers)
     for name, trip in trips.items():
         for field in _ROUND_TRIP_ARRAYS:
             if field != "alphas_cumprod":
@@ -213,7 +219,9 @@ def to_evidence(arrays: Mapping[str, np.ndarray]) -> Evidence:
         )
         for name in ROUND_TRIPS
     )
-    return Evidence(features=tuple(_feature_records(arrays)), round_trips=trips)
+    return Evidence(
+        features=tuple(_feature_records(arrays)), round_trips=trips, adapters=tuple(_adapter_records(arrays))
+    )
 
 
 def default_evidence(
@@ -245,6 +253,43 @@ def default_evidence(
         return to_evidence(gather(editor, frames, prompt, num_steps=num_steps, num_levels=min(3, num_steps)))
     finally:
         editor.remove_adapter()
+
+
+def _adapter_arrays(
+    editor: Editor, latents: np.ndarray, timestep: int, prompt: str | torch.Tensor, layers: str | Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """Inputs, outputs and weights of the adapted output projection of the first chosen self-attention; its outputs are
+    that layer's features. Empty where the editor has no LoRA (prompt tokens alone)."""
+    layer = select_layers(editor.pipeline.unet, layers)[0]
+    projection = lora_layers(editor.pipeline.unet).get(f"{layer}.to_out.0")
+    if projection is None:
+        return {}
+    seen: dict[str, torch.Tensor] = {}
+
+    def remember(module, arguments, output):
+        # Tokens run along axis 1: (frames, tokens, channels) -> (frames, channels, tokens).
+        seen["inputs"], seen["outputs"] = arguments[0].transpose(1, 2), output.transpose(1, 2)
+
+    hook = projection.register_forward_hook(remember)
+    try:
+        with torch.no_grad():
+            editor.predict_noise(torch.from_numpy(latents).to(editor.device), timestep, prompt, adapter=True)
+    finally:
+        hook.remove()
+    seen["down"] = projection.lora_A[ADAPTER_NAME].weight
+    seen["up"] = projection.lora_B[ADAPTER_NAME].weight
+    prefix = f"adapter/{timestep}/{layer}"
+    factor = np.array([projection.scaling[ADAPTER_NAME]], dtype=np.float64)
+    return {f"{prefix}/{part}": _array(values) for part, values in seen.items()} | {f"{prefix}/factor": factor}
+
+
+def _adapter_records(arrays: Mapping[str, np.ndarray]) -> Iterator[AdapterRecord]:
+    for key in arrays:
+        if key.startswith("adapter/") and key.endswith("/factor"):
+            prefix = key.removesuffix("/factor")
+            _, timestep, layer = prefix.split("/")
+            parts = {part: arrays[f"{prefix}/{part}"] for part in ("inputs", "outputs", "down", "up")}
+            yield AdapterRecord(f"LoRA of {layer}.to_out.0, timestep {timestep}", **parts, factor=float(arrays[key][0]))
 
 
 def _feature_records(arrays: Mapping[str, np.ndarray]) -> Iterator[FeatureRecord]:

@@ -129,8 +129,8 @@ def gauss_newton_sharpness(gram: Any) -> float:
     return 2 / len(small) * max(float(np.linalg.eigvalsh(small)[-1]), 0.0)
 
 
-def _band(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any) -> tuple[Any, Any]:
-    """a(F) and ||grad_F L||^2 from inner products."""
+def turning(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any) -> tuple[Any, Any, Any, Any]:
+    """s (N - 1,), y (N - 1,), sig (N,) and r_t^2 ||grad_t L||^2 (N,) from inner products, in NumPy or JAX."""
     num_frames = squared_norms.shape[0]
     norms = xp.sqrt(squared_norms)
     cosines = neighbours / (norms[:-1] * norms[1:])
@@ -139,10 +139,17 @@ def _band(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any) 
     slopes = 2 / (num_frames - 2) * (difference.T @ (difference @ cosines))
     zero = xp.zeros(1)
     before, after = xp.concat([zero, slopes]), xp.concat([slopes, zero])
+    # <u_{t-1} - s_{t-1} u_t, u_{t+1} - s_t u_t>
     mixed = second_neighbours / (norms[:-2] * norms[2:]) - cosines[:-1] * cosines[1:]
     pull = before**2 * xp.concat([zero, sines]) + after**2 * xp.concat([sines, zero])
     pull = xp.maximum(pull + 2 * before * after * xp.concat([zero, mixed, zero]), 0.0)
-    leaning = before * xp.concat([zero, cosines]) + after * xp.concat([cosines, zero])
+    return cosines, slopes, before * xp.concat([zero, cosines]) + after * xp.concat([cosines, zero]), pull
+
+
+def _band(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any) -> tuple[Any, Any]:
+    """a(F) and ||grad_F L||^2 from inner products."""
+    norms = xp.sqrt(squared_norms)
+    _, slopes, leaning, pull = turning(xp, squared_norms, neighbours, second_neighbours)
     squared = leaning**2 + 4 * pull
     positive = squared > 0
     blocks = (xp.abs(leaning) + xp.where(positive, xp.sqrt(xp.where(positive, squared, 1.0)), 0.0)) / (2 * squared_norms)
