@@ -12,9 +12,12 @@ An edit with an adapter trained on the clip:
 
 from experiments.editor.clips import CLIPS, LOOKS, Clip, caption, load_clip
 from experiments.editor.editor import Edit, Editor, load_editor
+from experiments.editor.evidence import record_round_trip
 from experiments.editor.inversion import Trajectory
 from experiments.editor.objective import AdapterTraining, train_adapter
 from experiments.editor.pipeline import Pipeline, build_pipeline, load_pipeline, save_pipeline
+from experiments.editor.scheduler_audit import audit_schedulers
+from experiments.editor.sharpness import adapter_curvature, safe_step
 from experiments.editor.video import read_video, write_video
 
 __all__ = [
@@ -26,12 +29,16 @@ __all__ = [
     "Editor",
     "Pipeline",
     "Trajectory",
+    "adapter_curvature",
+    "audit_schedulers",
     "build_pipeline",
     "caption",
     "load_clip",
     "load_editor",
     "load_pipeline",
     "read_video",
+    "record_round_trip",
+    "safe_step",
     "save_pipeline",
     "train_adapter",
     "write_video",

@@ -38,8 +38,11 @@ from experiments.files import whole_folder
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 CONVERSION_ADVICE = (
-    "pickled weights can run code and are not read; convert them with "
-    "DiffusionPipeline.from_pretrained(...).save_pretrained(folder, safe_serialization=True)"
+    "pickled weights can run code and are not read; convert a folder with "
+    'python -c "from diffusers import DiffusionPipeline as P; P.from_pretrained(\'OLD\', use_safetensors=False)'
+    ".save_pretrained('NEW', safe_serialization=True)\", a single checkpoint with "
+    'python -c "from diffusers import StableDiffusionPipeline as P; P.from_single_file(\'OLD\')'
+    ".save_pretrained('NEW', safe_serialization=True)\""
 )
 
 _Model = TypeVar("_Model", bound=torch.nn.Module)
