@@ -143,15 +143,16 @@ def order_of_convergence(num_steps: Sequence[int], errors: Any) -> Order:
 def training_levels(num_steps: int) -> np.ndarray:
     """Noise levels (num_steps + 1,) on Stable Diffusion's training grid, leading spacing, steps_offset = 1.
 
-    The grid has TRAINING_STEPS levels: no schedule on it is finer, and an error is left at its end.
+    The finest schedule has TRAINING_STEPS - 1 steps, one a timestep: refinement ends there, and an error is left.
 
     Raises:
-        ValueError: num_steps no divisor of TRAINING_STEPS in 2 .. TRAINING_STEPS / 2, where the grid has these levels.
+        ValueError: num_steps neither TRAINING_STEPS - 1 nor a divisor of TRAINING_STEPS in 2 .. TRAINING_STEPS / 2.
     """
-    if not (1 < num_steps <= TRAINING_STEPS // 2 and TRAINING_STEPS % num_steps == 0):
+    divides = 1 < num_steps <= TRAINING_STEPS // 2 and TRAINING_STEPS % num_steps == 0
+    if not (divides or num_steps == TRAINING_STEPS - 1):
         raise ValueError(
-            f"num_steps = {num_steps}; it must divide {TRAINING_STEPS} and lie in 2 .. {TRAINING_STEPS // 2}: use 500, "
-            "250, 200, 125, 100, 50 .."
+            f"num_steps = {num_steps}; it must divide {TRAINING_STEPS} and lie in 2 .. {TRAINING_STEPS // 2}, or be "
+            f"{TRAINING_STEPS - 1}, the finest: use 500, 250, 200, 125, 100, 50 .."
         )
     betas = np.linspace(BETA_START**0.5, BETA_END**0.5, TRAINING_STEPS) ** 2
     table = np.cumprod(1 - betas)

@@ -16,7 +16,7 @@ from theory.inversion.order import (
 from theory.inversion.predictors import gaussian_predictor, mixture_predictor
 from theory.rounding import relative_budget
 
-COUNTS = (25, 50, 100, 250, 500)
+COUNTS = (50, 100, 250, 500, 999)
 
 
 def test_factor_by_hand():
@@ -52,13 +52,13 @@ def test_slopes_on_the_training_grid():
         "N(0, 1), S": (unit, Convention.S, (-1.1, -0.9)),
         "N(0, 1/4), T": (other, Convention.T, (-1.1, -0.9)),
         "pair, T": (pair, Convention.T, (-1.1, -0.9)),
-        "thin, T": (thin, Convention.T, (-0.9, -0.2)),
+        "thin, T": (thin, Convention.T, (-0.9, -0.4)),
     }
     for name, (predictor, convention, (low, high)) in subjects.items():
         order = order_of_convergence(COUNTS, convergence(predictor, training_levels, [0.7], convention, COUNTS))
         assert low < order.slope < high, (name, order)
         assert order.interval[0] <= order.slope <= order.interval[1]
-        # The grid ends at 500 steps of two timesteps: an error is left.
+        # Refinement ends with the grid, at one timestep a step: an error is left that no number of steps removes.
         assert order.errors[-1] > 1e-6
 
 
@@ -87,7 +87,7 @@ def test_interval_holds_the_fit():
         (lambda: order_of_convergence([20, 10], [1.0, 2.0]), "number of steps at step 1 is 10; it must increase"),
         (lambda: order_of_convergence([10, 20], [1.0, 0.0]), "error at position 1 is 0; it must be positive"),
         (lambda: training_levels(30), "num_steps = 30; it must divide 1000"),
-        (lambda: training_levels(1000), r"num_steps = 1000; it must divide 1000 and lie in 2 \.\. 500"),
+        (lambda: training_levels(1000), r"num_steps = 1000; it must .* lie in 2 \.\. 500, or be 999"),
         (lambda: standard_normal_factor([1.0, 0.5]), "noise levels must increase"),
         (lambda: standard_normal_bound([1.0]), "at least 2"),
         (
