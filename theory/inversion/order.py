@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
+from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
@@ -42,6 +42,7 @@ from theory.inversion.schedule import as_vector, check_noise_levels, noise_level
 from theory.rounding import relative_budget
 
 DIMENSION = instances.DIMENSION
+SIZES: tuple[Size, ...] = ((("num_steps", 8),),)
 LARGEST_ANGLE = 1.4
 """arctan of the highest drawn noise level, 5.8."""
 
@@ -265,7 +266,7 @@ def _operations(*, num_steps: int) -> int:
 
 
 PROBLEM = Problem(
-    sizes=instances.SIZES,
+    sizes=SIZES,
     draw=_draw,
     instance=_instance,
     measured=measure,
@@ -286,7 +287,7 @@ def witness(*, num_steps: int) -> Instance:
 
 
 def _broken(label: str, **changes: Any) -> Outcome:
-    size = instances.SIZES[1]
+    size = SIZES[0]
     return PROBLEM.outcome(
         dict(witness(**dict(size))) | {name: jnp.asarray(value) for name, value in changes.items()}, size, label
     )
