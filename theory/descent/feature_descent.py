@@ -16,9 +16,8 @@ Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t^0|| >= m > 0 for every frame of the start.
 
-**Upper**: sup kappa m^2 is 12 = C_3 for three frames (theory/descent/threshold.py) and at least (2/(N-2)) ||D_2||^2 in
-general, with D_2 the second-difference matrix: 0.955 C_N, 0.951 C_N for N = 4, 6. That it is no more is observed, not
-proved.
+**Upper**: sup kappa m^2 is C+_N of C1.upper-curvature (theory/descent/threshold.py), which is C_N = 12 for three frames and
+less for more: 0.955 C_N, 0.951 C_N for N = 4, 6. Steps beyond the limit: theory/descent/any_step.py.
 
 In the paper: the monotone half of the convergence claim (C2), whose range of learning rates is read as 0 < eta < 2/L; L
 there cannot be a bound over all features (C1). Proof: paper_notes.md, section C2.descent.
@@ -354,5 +353,5 @@ CLAIM = Claim(
     },
     reality=_reality,
     floor=0.88,
-    floor_reason="the supremum is C_3 for N = 3 and, as far as is known, 0.955 C_N and 0.951 C_N for N = 4, 6; at N = 6 some seeds stop at 0.90",
+    floor_reason="the supremum is C_3 for N = 3 and C+_N, 0.955 C_N and 0.951 C_N, for N = 4, 6; at N = 6 some seeds stop at 0.90",
 )
