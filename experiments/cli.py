@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from experiments.settings import Settings
@@ -96,7 +97,7 @@ def _watched() -> Iterator[_ProgressObserver]:
 
 
 def _number(value: Any) -> str:
-    from experiments.report.page import short_number
+    from experiments.report.numbers import short_number
 
     return short_number(value)
 
@@ -176,7 +177,9 @@ def reproduce(
     else:
         _stdout().print(_summary_table(audit))
         _stdout().print(
-            f"report: {out / 'report.html'}\naudit:  {out / 'audit.json'}\nfigures: {out / 'figures'}", soft_wrap=True
+            f"report:  {out / 'report.html'} (also report.md, claims.csv)\naudit:   {out / 'audit.json'}\n"
+            f"figures: {out / 'figures'}",
+            soft_wrap=True,
         )
     if not audit["passed"]:
         for line in audit["failures"]:
@@ -189,14 +192,101 @@ def _reproduce(settings: "Settings", out: Path, figures: Path | None) -> dict:
         # The first import of torch and JAX takes longer than a second run: show that something happens.
         start = observer.stage("start", "Start")
         from experiments.reproduce import reproduce as run
-        from theory.compilation import keep_compiled_programs
+        from theory.compilation import compile_for_one_use, keep_compiled_programs
 
         keep_compiled_programs()
+        compile_for_one_use()
         start(1, 1)
         observer.progress.remove_task(observer.tasks.pop("start"))
         audit = run(settings, out, figures=figures, observer=observer)
     _stderr().print(f"{observer.made} results computed, {observer.reused} reused")
     return audit
+
+
+@app.command()
+def audit(
+    video: Annotated[Path, typer.Option(help="The clip: mp4, gif or a folder of images.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results; a second run in it reuses what is unchanged.")
+    ] = Path("audit"),
+    pipeline: Annotated[
+        str | None, typer.Option(help="Folder or hub id of a diffusers pipeline instead of the shipped one.")
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="LoRA of the UNet: safetensors of peft, diffusers, kohya or framebound.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="Caption of the clip.")] = "",
+    edit: Annotated[str | None, typer.Option(help="Caption of an edit to make as well.")] = None,
+    steps: Annotated[int, typer.Option(help="Number of DDIM steps.")] = 50,
+    layers: Annotated[
+        str | None, typer.Option(help="Regular expression for the self-attentions; all of the up blocks by default.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Yours, to compare the sharpness with.")] = None,
+    frames: Annotated[int, typer.Option(help="Number of frames at most.")] = 16,
+    size: Annotated[int | None, typer.Option(help="Side of the frames in pixels; the pipeline's own by default.")] = None,
+    guidance: Annotated[float, typer.Option(help="Guidance scale whose cost is measured.")] = 7.5,
+    device: Device = "cpu",
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16, float32 or float64.")] = "float32",
+    frames_at_once: Annotated[int, typer.Option(help="Frames in one evaluation of the UNet; less takes less memory.")] = 4,
+    iterations: Annotated[int, typer.Option(help="Fixed-point iterations tried at most.")] = 3,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Bounds for your own pipeline, adapter and clip; writes audit.json, figures and report.html."""
+    from experiments.audit.settings import AuditSettings
+
+    settings = AuditSettings(
+        video=str(video),
+        pipeline=pipeline,
+        adapter=None if adapter is None else str(adapter),
+        prompt=prompt,
+        edit=edit,
+        num_steps=steps,
+        layers=layers,
+        learning_rate=learning_rate,
+        num_frames=frames,
+        size=size,
+        guidance_scale=guidance,
+        device=device,
+        dtype=dtype,
+        frames_at_once=frames_at_once,
+        fixed_point_iterations=iterations,
+        seed=seed,
+    )
+    with _watched() as observer:
+        start = observer.stage("start", "Start")
+        from experiments.audit.run import audit_pipeline
+
+        start(1, 1)
+        observer.progress.remove_task(observer.tasks.pop("start"))
+        result = audit_pipeline(settings, out, observer=observer)
+    _stderr().print(f"{observer.made} results computed, {observer.reused} reused")
+    if as_json:
+        _print_json(result)
+    else:
+        _print_answers(result)
+        _stdout().print(f"report: {out / 'report.html'}\naudit:  {out / 'audit.json'}", soft_wrap=True)
+    if not result["passed"]:
+        for line in result["failures"]:
+            _stderr().print(line, markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+def _print_answers(result: dict) -> None:
+    console = _stdout()
+    for answer in result["answers"]:
+        console.print(Text(answer["question"], style="bold"), soft_wrap=True)
+        verdict = {"yes": "Yes. ", "no": "No. ", "partly": "Partly. "}.get(answer["verdict"], "")
+        console.print(Text(f"  {verdict}{answer['answer']}"), soft_wrap=True)
+        if answer["mend"]:
+            console.print(Text(f"  To do: {answer['mend']}."), soft_wrap=True)
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 4))
+        for column in ("left", "right", "left"):
+            table.add_column(justify=column, overflow="fold")
+        for number in answer["numbers"]:
+            table.add_row(Text(number["name"]), _number(number["value"]), number["kind"])
+        console.print(table)
+        console.print()
 
 
 @app.command()
@@ -218,6 +308,10 @@ def claims(
         _stdout().print(f"{README}: {'rewritten' if changed else 'unchanged'}")
         return
     if check is not None:
+        from theory.compilation import compile_for_one_use, keep_compiled_programs
+
+        keep_compiled_programs()
+        compile_for_one_use()
         record = table.check_claim(check, seed)
         _deliver(record, out, as_json, lambda: _stdout().print(_ladder_table(record)))
         if not record["passed"]:
@@ -288,6 +382,35 @@ def figures(
         _print_json(names)
     else:
         _stdout().print("\n".join(names))
+
+
+@app.command()
+def report(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a run, or any folder with audit.json and the figures it names.")
+    ] = Path("out"),
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; FOLDER by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write report.html, report.md and claims.csv again from audit.json; nothing is computed.
+
+    A figure whose PDF or PNG is missing is drawn from its JSON.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; give the --out of a `framebound reproduce`, or a folder of figures")
+    if out is not None and out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder")
+    from experiments.report.page import figure_folder, write_report
+    from experiments.studies.style import redraw
+
+    if not (folder / "audit.json").is_file():
+        raise ValueError(f"{folder} holds no audit.json; write one with `framebound reproduce --out {folder}`")
+    redraw(figure_folder(folder), missing_only=True)
+    written = [str(path) for path in write_report(folder, out)]
+    if as_json:
+        _print_json(written)
+    else:
+        _stdout().print("\n".join(written), soft_wrap=True)
 
 
 @app.command()

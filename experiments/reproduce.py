@@ -95,7 +95,7 @@ _STAGES = (
         "adapter",
         "Train the adapter",
         ("clip",),
-        (*_NETWORK, "seed", "adapter_steps", "learning_rate", "temporal_weight"),
+        (*_NETWORK, "seed", "adapter_steps", "learning_rate", "temporal_weight", "training_snapshots"),
         stages.adapter,
         ("experiments.stages",),
     ),
@@ -206,7 +206,7 @@ class _Run:
         self.observer = observer
         self.entries: dict[str, Entry] = {}
         self.base = {"versions": library_versions(), "weights": weights_digest(settings.pipeline)}
-        self.video = _video_digest(settings.video)
+        self.video = None if settings.video is None else digest_of(settings.video)
 
     def fetch(self, stage: Stage) -> Entry:
         ingredients = {
@@ -232,10 +232,9 @@ class _Run:
         return entry
 
 
-def _video_digest(video: str | None) -> str | None:
-    if video is None:
-        return None
-    path = Path(video)
+def digest_of(path: str | Path) -> str:
+    """Digest of a file, or of a folder's files."""
+    path = Path(path)
     return digest_folder(path) if path.is_dir() else digest_file(path)
 
 
@@ -279,6 +278,8 @@ def reproduce(
         run = _Run(settings, store, observer)
         for stage in _STAGES:
             run.fetch(stage)
+        for warning in stages.similarity_warnings(run.entries["features"].values):
+            observer.note(f"warning: {warning}")
         drawings = []
         for name in NAMES:
             study = find_study(name)

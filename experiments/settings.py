@@ -34,7 +34,11 @@ class Settings:
             `num_steps`.
         ideal_steps: the same for the exact predictors.
         feature_levels: at how many timesteps features are captured.
+        training_snapshots: at how many steps of the adapter's training, from its start to its end, features of one noisy clip are captured.
         study_instances: random instances per point of a study.
+        descent_steps: steps of gradient descent on the adapter at each learning rate of the sweep.
+        long_descent_steps: steps of the runs in which its sharpness is followed.
+        sharpness_every: every how many steps the step-size rule measures the Gauss-Newton sharpness.
         extra_seeds: further seeds of the random and the adversarial search of every claim.
         claims: ids to check; None is all of them.
     """
@@ -58,7 +62,11 @@ class Settings:
     round_trip_steps: tuple[int, ...] = (10, 20)
     ideal_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500)
     feature_levels: int = 5
+    training_snapshots: int = 5
     study_instances: int = 256
+    descent_steps: int = 4
+    long_descent_steps: int = 6
+    sharpness_every: int = 5
     extra_seeds: int = 0
     claims: tuple[str, ...] | None = None
 
@@ -77,7 +85,8 @@ class Settings:
                 f"num_steps = {self.num_steps}; at least {MINIMUM_LEVELS} are needed: features are taken at three "
                 "noise levels"
             )
-        for name in ("frame_stride", "adapter_steps", "feature_levels", "study_instances"):
+        counts = ("frame_stride", "adapter_steps", "feature_levels", "training_snapshots", "study_instances")
+        for name in (*counts, "descent_steps", "long_descent_steps", "sharpness_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; at least 1 is needed")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -116,7 +125,10 @@ _PRESETS = {
         "adapter_steps": 300,
         "round_trip_steps": (10, 20, 100),
         "feature_levels": 9,
+        "training_snapshots": 7,
         "study_instances": 2048,
+        "descent_steps": 16,
+        "long_descent_steps": 100,
         "extra_seeds": 1,
     },
 }

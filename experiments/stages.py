@@ -7,7 +7,8 @@ Everything that is compared with a bound is computed in float64; only the adapte
 loads its own editor, so that no state of one leaks into the next.
 """
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from experiments.editor import CLIPS, Editor, caption, load_clip, load_editor, r
 from experiments.editor.evidence import ROUND_TRIPS, gather
 from experiments.settings import MINIMUM_FRAMES, Settings
 from experiments.store import Draft, Entry, digest_array
-from theory.temporal_loss import similarities, temporal_loss
-from theory.temporal_loss.instances import reduce_frames
+from theory.temporal_loss import similarities, similarity_warning, temporal_loss
+from theory.temporal_loss.instances import reduce_frames, reduce_pixels
 
 ADAPTER_FILE = "adapter.safetensors"
 ALL_LAYERS = r"attn1$"
@@ -93,11 +94,23 @@ def clip(context: Context) -> None:
 
 
 def adapter(context: Context) -> None:
-    """LoRA and prompt tokens, trained on the clip under noise MSE + weight * temporal loss."""
+    """LoRA and prompt tokens, trained on the clip under noise MSE + weight * temporal loss, with snapshots along the training."""
     settings, source = context.settings, context.inputs["clip"]
     editor = _load(settings, torch.float32)
     editor.add_adapter(seed=settings.seed)
     editor.add_prompt_tokens(seed=settings.seed)
+    snapshots = sorted({round(step) for step in np.linspace(0, settings.adapter_steps, settings.training_snapshots)})
+
+    def keep(step: int) -> None:
+        # Beside the training's own state, so that a run that was killed finds those of the steps it will not take again.
+        if step in snapshots:
+            editor.save_adapter(_snapshot(context.scratch, step))
+
+    def progress(done: int, total: int, loss: float) -> None:
+        keep(done)
+        context.progress(done, total)
+
+    keep(0)
     training = train_adapter(
         editor,
         source.arrays["frames"],
@@ -107,10 +120,13 @@ def adapter(context: Context) -> None:
         temporal_weight=settings.temporal_weight,
         seed=settings.seed,
         checkpoint=context.scratch,
-        progress=lambda done, total, loss: context.progress(done, total),
+        progress=progress,
     )
     editor.save_adapter(context.draft.folder / ADAPTER_FILE)
+    for step in snapshots:
+        shutil.move(_snapshot(context.scratch, step), _snapshot(context.draft.folder / ADAPTER_FILE, step))
     context.draft.values = {
+        "snapshots": snapshots,
         "layers": list(training.layers),
         "update_norms": editor.adapter_update_norms(),
         "first_loss": float(training.total[0]),
@@ -186,38 +202,65 @@ def chosen_levels(num_steps: int, count: int) -> list[int]:
     return sorted({round(level) for level in np.linspace(1, num_steps, count)})
 
 
-def features(context: Context) -> None:
-    """Self-attention features along the inversion, every layer, adapter off and on.
+def _snapshot(path: Path, step: int) -> Path:
+    return path.with_name(f"{path.name}.step{step:05d}")
 
-    Stored are frames rotated into as many dimensions as there are frames, plus one: the temporal loss depends on inner
-        products only,
-    so its gradient and the spectrum of its Hessian are the same there.
+
+def features(context: Context) -> None:
+    """Self-attention features of every layer: along the inversion, adapter off and on, and of one noisy clip along the adapter's training.
+
+    Stored are frames rotated into as many dimensions as there are frames, plus one: the temporal loss depends on inner products only, so its
+    gradient and the spectrum of its Hessian are the same there. Along the inversion without the adapter, and along the training, every
+    pixel's channel vectors are stored in the same way.
     """
     settings, source, recorded = context.settings, context.inputs["clip"], context.inputs["evidence"].arrays
+    trained = context.inputs["adapter"]
     frames, prompt = source.arrays["frames"], source.values["source_prompt"]
     editor = _load_with_adapter(context, frames)
     levels = chosen_levels(settings.num_steps, settings.feature_levels)
-    records, done = [], 0
+    middle, snapshots = levels[len(levels) // 2], trained.values["snapshots"]
+    total, done = 2 * len(levels) + len(snapshots), 0
+    records: list[dict] = []
+
+    def capture(trajectory: str, level: int, *, adapter: bool, pixels: bool, step: int | None = None) -> None:
+        nonlocal done
+        latents = torch.from_numpy(recorded[f"round_trip/{trajectory}/inversion"][level]).to(editor.device)
+        timestep = int(recorded["timesteps"][level])
+        with torch.no_grad():
+            captured = editor.features(latents, timestep, prompt, adapter=adapter, layers=ALL_LAYERS)
+        for layer, values in captured.items():
+            name, host = f"record{len(records):03d}", values.cpu().numpy()
+            context.draft.arrays[name] = reduce_frames(host)
+            if pixels:
+                context.draft.arrays[f"{name}_pixels"] = reduce_pixels(host)
+            records.append(
+                {
+                    "array": name,
+                    "pixels": f"{name}_pixels" if pixels else None,
+                    "layer": layer,
+                    "level": level,
+                    "timestep": timestep,
+                    "adapter": adapter,
+                    "training_step": step,
+                    "shape": list(values.shape),
+                    "warning": similarity_warning(host),
+                }
+            )
+        done += 1
+        context.progress(done, total)
+
     for with_adapter in (False, True):
-        trajectory = recorded[f"round_trip/{'on' if with_adapter else 'off'}/inversion"]
         for level in levels:
-            latents = torch.from_numpy(trajectory[level]).to(editor.device)
-            timestep = int(recorded["timesteps"][level])
-            with torch.no_grad():
-                captured = editor.features(latents, timestep, prompt, adapter=with_adapter, layers=ALL_LAYERS)
-            for layer, values in captured.items():
-                name = f"record{len(records):03d}"
-                context.draft.arrays[name] = reduce_frames(values.cpu().numpy())
-                records.append(
-                    {
-                        "array": name,
-                        "layer": layer,
-                        "level": level,
-                        "timestep": timestep,
-                        "adapter": with_adapter,
-                        "shape": list(values.shape),
-                    }
-                )
-            done += 1
-            context.progress(done, 2 * len(levels))
+            capture("on" if with_adapter else "off", level, adapter=with_adapter, pixels=not with_adapter)
+    for step in snapshots:
+        editor.load_adapter(_snapshot(trained.folder / ADAPTER_FILE, step))
+        capture("off", middle, adapter=True, pixels=True, step=step)
     context.draft.values = records
+
+
+def similarity_warnings(records: Sequence[Mapping]) -> list[str]:
+    """A line for each layer whose features have similarities of +1 and -1 only, at every timestep: a loss on them trains nothing."""
+    by_layer: dict[str, list[str | None]] = {}
+    for record in records:
+        by_layer.setdefault(record["layer"], []).append(record["warning"])
+    return [f"{layer}: {warnings[0]}" for layer, warnings in by_layer.items() if None not in warnings]

@@ -3,6 +3,7 @@ nothing heavy.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -34,7 +35,7 @@ def run(capsys, tmp_path):
     return lambda *arguments: complaint(capsys, "reproduce", "--out", tmp_path / "out", *arguments)
 
 
-@pytest.mark.parametrize("command", [[], ["reproduce"], ["claims"], ["figures"], ["train"], ["bench"]])
+@pytest.mark.parametrize("command", [[], ["reproduce"], ["claims"], ["figures"], ["report"], ["train"], ["bench"]])
 def test_help_is_fast(command):
     """Neither torch nor JAX, whose imports take seconds, may be needed to print a help text."""
     script = (
@@ -45,8 +46,10 @@ def test_help_is_fast(command):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for option in ("--out", "--seed", "--json") if command else ("reproduce", "claims", "figures", "train", "bench"):
-        if (command, option) != (["figures"], "--seed"):
+    commands = ("reproduce", "claims", "figures", "report", "train", "bench")
+    for option in ("--out", "--seed", "--json") if command else commands:
+        # What only draws and writes again takes no seed.
+        if not (command in (["figures"], ["report"]) and option == "--seed"):
             assert option in done.stdout
 
 
@@ -132,6 +135,37 @@ def test_figures_without_data(capsys, tmp_path):
     assert "no figure data" in complaint(capsys, "figures", "--out", tmp_path)
     (tmp_path / "broken.json").write_text("{")
     assert "broken.json is no JSON" in complaint(capsys, "figures", "--out", tmp_path)
+
+
+def test_report_from_the_audit_and_the_data_of_the_figures(capsys, tmp_path):
+    """What the repository holds without its pictures is enough; the report of a folder with them is the same."""
+    record = json.loads((ROOT / "figures" / "audit.json").read_text())
+    # One figure, drawn again, stands for all.
+    drawn = record["claims"][0]["figure"]
+    for figure in record["figures"]:
+        if figure["name"] != drawn:
+            shutil.copy(ROOT / "figures" / f"{figure['name']}.png", tmp_path)
+    shutil.copy(ROOT / "figures" / f"{drawn}.json", tmp_path)
+    shutil.copy(ROOT / "figures" / "audit.json", tmp_path)
+    assert cli._run(["report", str(tmp_path), "--json"]) == 0
+    written = [tmp_path / name for name in ("report.html", "report.md", "claims.csv")]
+    assert json.loads(capsys.readouterr().out) == [str(path) for path in written]
+    first = [path.read_bytes() for path in written]
+    assert (tmp_path / f"{drawn}.png").is_file() and (tmp_path / f"{drawn}.pdf").is_file()
+    assert cli._run(["report", str(tmp_path), "--out", str(tmp_path / "again")]) == 0
+    assert [(tmp_path / "again" / path.name).read_bytes() for path in written] == first
+
+
+def test_report_without_an_audit(capsys, tmp_path):
+    assert "is no folder" in complaint(capsys, "report", tmp_path / "none")
+    assert "holds no audit.json" in complaint(capsys, "report", tmp_path)
+    (tmp_path / "audit.json").write_text("[]")
+    shutil.copy(ROOT / "figures" / "film_strip.json", tmp_path)
+    shutil.copy(ROOT / "figures" / "film_strip.png", tmp_path)
+    shutil.copy(ROOT / "figures" / "film_strip.pdf", tmp_path)
+    assert "no audit.json that this version reads" in complaint(capsys, "report", tmp_path)
+    assert "is a file" in complaint(capsys, "report", tmp_path, "--out", tmp_path / "audit.json")
+    assert not list(tmp_path.glob("report*"))
 
 
 def test_readme_mistakes(capsys, tmp_path, monkeypatch):

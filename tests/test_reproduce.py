@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+from safetensors.numpy import load_file
 
 from experiments import reproduce as module
 from experiments import stages
@@ -88,6 +89,8 @@ def test_same_seed_same_bytes(tmp_path, pipeline, finished):
     assert {
         "audit.json",
         "report.html",
+        "report.md",
+        "claims.csv",
         "figures/film_strip.pdf",
         "figures/film_strip.png",
         "figures/film_strip.json",
@@ -168,6 +171,33 @@ def test_audit_holds_what_a_referee_asks_for(finished, pipeline):
     assert group["id"] == "C1" and group["theory"]["ratio"] == pytest.approx(1) and group["network"]["ratio"] == 0.5
     # No path of the machine it ran on.
     assert str(finished) not in text and str(pipeline) not in text
+
+
+def test_features_follow_the_training(finished):
+    """Snapshots of the adapter from its start, where LoRA changes nothing, to its end, and features of the same noisy clip at each."""
+    (trained,), (captured,) = ((finished / "store").glob(f"{name}-*") for name in ("adapter", "features"))
+    files = sorted(path.name for path in trained.glob("adapter.safetensors*"))
+    assert files == ["adapter.safetensors", *(f"adapter.safetensors.step{step:05d}" for step in range(3))]
+    assert (trained / files[-1]).read_bytes() == (trained / files[0]).read_bytes()
+    start = load_file(trained / files[1])
+    assert all(not np.any(values) for name, values in start.items() if "lora_B" in name)
+    records = json.loads((captured / "values.json").read_text())
+    assert sorted({record["training_step"] for record in records} - {None}) == [0, 1, 2]
+    assert all(record["warning"] is None for record in records)
+    arrays = load_file(captured / "arrays.safetensors")
+    assert {name for record in records for name in (record["array"], record["pixels"]) if name} == set(arrays)
+    assert len({record["timestep"] for record in records if record["training_step"] is not None}) == 1
+    # Nothing is left of the training's own files.
+    assert not list((finished / "store").glob("*.state*"))
+
+
+def test_warns_where_every_similarity_is_one(tmp_path, pipeline):
+    """Of a still picture every frame is the same: the temporal loss of every layer is 0 whatever the adapter does."""
+    write_video(tmp_path / "still", np.repeat(np.random.default_rng(0).random((1, 16, 16, 3)).astype(np.float32), 3, axis=0))
+    counter = Counter()
+    reproduce(toy.settings(pipeline, video=str(tmp_path / "still")), tmp_path / "out", observer=counter)
+    assert counter.notes and all(note.startswith("warning: ") for note in counter.notes)
+    assert "frame by frame all 2 similarities are +1 or -1, so the temporal loss has no gradient" in counter.notes[0]
 
 
 def test_video_of_ones_own(tmp_path, pipeline):

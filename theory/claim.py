@@ -124,7 +124,16 @@ class Problem:
 
     def outcome(self, instance: Instance, size: Size, label: str, seed: int | None = None) -> Outcome:
         """Evaluate both sides on one explicit instance, which need not satisfy the hypotheses."""
-        measured, bound = _compiled_sides(self)(instance)
+        return self._outcome((instance, *_compiled_sides(self)(instance)), size, label, seed)
+
+    def outcome_of(self, parameters: Parameters, size: Size, label: str, seed: int | None = None) -> Outcome:
+        """Evaluate both sides on the instance that unconstrained parameters give."""
+        return self._outcome(_compiled_member(self, size)(parameters), size, label, seed)
+
+    def _outcome(
+        self, evaluated: tuple[Instance, Any, Any], size: Size, label: str, seed: int | None
+    ) -> Outcome:
+        instance, measured, bound = evaluated
         return Outcome(
             label=label,
             measured=float(measured),
@@ -139,6 +148,15 @@ class Problem:
 def _compiled_sides(problem: Problem) -> Callable[[Instance], tuple[Any, Any]]:
     # Operation by operation, second derivatives take longer to dispatch than the whole program takes to compile.
     return jax.jit(lambda instance: (problem.measured(instance), problem.bound(instance)))
+
+
+@functools.lru_cache(maxsize=None)
+def _compiled_member(problem: Problem, size: Size) -> Callable[[Parameters], tuple[Instance, Any, Any]]:
+    def member(parameters: Parameters) -> tuple[Instance, Any, Any]:
+        instance = problem.instance(parameters, **dict(size))
+        return instance, problem.measured(instance), problem.bound(instance)
+
+    return jax.jit(member)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

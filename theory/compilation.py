@@ -36,6 +36,15 @@ def keep_compiled_programs(folder: str | os.PathLike | None = None) -> Path | No
     return target
 
 
+def compile_for_one_use() -> None:
+    """Let JAX compile fast programs less than fast, for this process.
+
+    The checks compile hundreds of programs and run each for a fraction of a second: optimising them takes longer than they run. Last digits
+    may differ from those of an optimised program; the rounding budgets cover both.
+    """
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
 def _share_of_maps_used() -> float:
     """This process's memory maps over the number the kernel allows; 0 where the system does not say."""
     try:

@@ -14,10 +14,11 @@ import jax
 import pytest
 
 import theory  # noqa: F401  switches JAX to 64 bits
-from theory.compilation import keep_compiled_programs, release_compiled_programs
+from theory.compilation import compile_for_one_use, keep_compiled_programs, release_compiled_programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 keep_compiled_programs()
+compile_for_one_use()
 
 hypothesis.settings.register_profile("small", max_examples=25, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("full", max_examples=500, deadline=None, derandomize=False, print_blob=True)

@@ -15,13 +15,14 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from theory import search
 from theory.claim import Claim, Instance, Outcome, Problem, Tightness, Verdict, worst
 from theory.evidence import Evidence
 
-BATCH = 512
 SHARPNESS_PLANT = 0.98
 
 
@@ -53,16 +54,25 @@ class RungResult:
     ratios: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0), repr=False)
 
 
+@functools.lru_cache(maxsize=None)
+def _witness_outcomes(claim: Claim) -> tuple[Outcome, ...]:
+    problem = claim.problem
+    return tuple(problem.outcome(claim.witnesses(**dict(size)), size, "witness") for size in problem.sizes)
+
+
 def witness(claim: Claim) -> list[Outcome]:
     """The extremal instance (or the counterexample), at every size."""
-    return [claim.problem.outcome(claim.witnesses(**dict(size)), size, "witness") for size in claim.problem.sizes]
+    return list(_witness_outcomes(claim))
 
 
-def batch(problem: Problem, size: search.Size, seed: int, count: int = BATCH) -> tuple[Outcome, Outcome, np.ndarray]:
+def _ratios(measured: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    return np.divide(measured, bound, out=np.where(measured == 0, 0.0, np.inf), where=bound != 0)
+
+
+def batch(problem: Problem, size: search.Size, seed: int) -> tuple[Outcome, Outcome, np.ndarray]:
     """Random instances: the largest ratio, the smallest ratio, and all of them."""
-    parameters = search.draw(problem, size, seed, count)
-    measured, bound = search.evaluate(problem, size, parameters)
-    ratios = np.divide(measured, bound, out=np.where(measured == 0, 0.0, np.inf), where=bound != 0)
+    parameters = search.draw(problem, size, seed, search.BATCH)
+    ratios = _ratios(*search.evaluate(problem, size, parameters))
     high, low = (
         search.select(problem, size, parameters, int(pick(ratios)), "random", seed) for pick in (np.argmax, np.argmin)
     )
@@ -147,17 +157,37 @@ def _planted_bounds(claim: Claim) -> dict[str, Callable[[Instance], Any]]:
     return planted
 
 
+def _with_bound(outcome: Outcome, bound: Callable[[Instance], Any]) -> Outcome:
+    instance = {name: jnp.asarray(value) for name, value in outcome.witness.items()}
+    return dataclasses.replace(outcome, bound=float(jax.jit(bound)(instance)))
+
+
+def _worst_of_batch(problem: Problem, size: search.Size, planted: Callable[[Instance], Any], seed: int) -> Outcome:
+    """Of the batch that the property rung draws, the instance that speaks loudest against a planted bound."""
+    parameters = search.draw(problem, size, seed, search.BATCH)
+    measured, _ = search.evaluate(problem, size, parameters)
+    bounds = jax.jit(jax.vmap(lambda member: planted(problem.instance(member, **dict(size)))))(parameters)
+    ratios = _ratios(measured, np.asarray(bounds, dtype=np.float64))
+    return _with_bound(search.select(problem, size, parameters, int(np.argmax(ratios)), "random", seed), planted)
+
+
 def catch(claim: Claim, planted: Callable[[Instance], Any], seed: int = 0) -> Outcome:
-    """Run the checks against a false bound, cheapest first, and return the outcome that breaks it, or else the worst one found."""
+    """Run the checks against a false bound, cheapest first, and return the outcome that breaks it, or else the worst one found.
+
+    The measured side is the true claim's, so what its own rungs have measured is compared again with the false bound; only if that does not
+    catch it, a search of its own is run.
+    """
     target = claim.repaired or claim.problem
-    false = dataclasses.replace(target, bound=planted)
     seen: list[Outcome] = []
 
     def stages():
-        for size in false.sizes if claim.repaired is None else ():
-            yield false.outcome(claim.witnesses(**dict(size)), size, "witness")
-        for size in false.sizes:
-            yield batch(false, size, seed)[0]
+        for outcome in _witness_outcomes(claim) if claim.repaired is None else ():
+            yield _with_bound(outcome, planted)
+        for size in target.sizes:
+            yield _worst_of_batch(target, size, planted, seed)
+        for outcome in _search_all(target, seed)[0]:
+            yield _with_bound(outcome, planted)
+        false = dataclasses.replace(target, bound=planted)
         for size in false.sizes:
             yield search.maximise(false, size, seed=seed)[0]
 

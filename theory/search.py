@@ -12,6 +12,8 @@ from theory.claim import Outcome, Parameters, Problem, Size
 FIRST_MOMENT_DECAY = 0.9
 SECOND_MOMENT_DECAY = 0.99
 INITIAL_STEP = 0.1
+BATCH = 512
+"""Instances evaluated side by side. One number for all, because every other one would be another program to compile."""
 
 
 def _sides(problem: Problem, size: Size, parameters: Parameters) -> tuple[jax.Array, jax.Array]:
@@ -59,8 +61,7 @@ def evaluate(problem: Problem, size: Size, parameters: Parameters) -> tuple[np.n
 
 def select(problem: Problem, size: Size, parameters: Parameters, index: int, label: str, seed: int | None) -> Outcome:
     """The outcome of one member of a batch, re-evaluated outside the batched program."""
-    member = jax.tree.map(lambda leaf: leaf[index], parameters)
-    return problem.outcome(problem.instance(member, **dict(size)), size, label, seed)
+    return problem.outcome_of(jax.tree.map(lambda leaf: np.asarray(leaf)[index], parameters), size, label, seed)
 
 
 @functools.lru_cache(maxsize=None)
@@ -111,7 +112,10 @@ def maximise(
     Returns:
         The best outcome with its instance, and the best ratio of every start, (starts,) float64.
     """
-    parameters, _ = _ascender(problem, size, steps)(draw(problem, size, seed, starts))
-    measured, bound = evaluate(problem, size, parameters)
+    drawn = draw(problem, size, seed, max(starts, BATCH))
+    parameters, _ = _ascender(problem, size, steps)(jax.tree.map(lambda leaf: np.asarray(leaf)[:starts], drawn))
+    # Repeated to a full batch, whose program is compiled already.
+    filled = jax.tree.map(lambda leaf: np.resize(leaf, (max(starts, BATCH), *leaf.shape[1:])), parameters)
+    measured, bound = (side[:starts] for side in evaluate(problem, size, filled))
     ratios = measured / bound
     return select(problem, size, parameters, int(np.argmax(ratios)), label, seed), ratios

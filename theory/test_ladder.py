@@ -42,7 +42,7 @@ def test_property_on_drawn_instances(claim):
     @hypothesis.given(parameters_of(problem))
     def check(drawn):
         size, parameters = drawn
-        outcome = problem.outcome(problem.instance(parameters, **dict(size)), size, "drawn")
+        outcome = problem.outcome_of(parameters, size, "drawn")
         hypothesis.target(min(outcome.ratio, 1e300))
         if claim.verdict is Verdict.REFUTED:
             assert not outcome.holds, outcome

@@ -25,7 +25,7 @@ from experiments.editor.adapters import (
     lora_update_norms,
     remove_lora,
 )
-from experiments.editor.capture import captured_features
+from experiments.editor.capture import ReducedFeatures, captured_features, reduced_features
 from experiments.editor.inversion import (
     PredictNoise,
     Progress,
@@ -35,6 +35,7 @@ from experiments.editor.inversion import (
     noise_ladder,
     sample_latents,
 )
+from experiments.editor.lora_files import LoraFile, apply_lora_file, find_lora_file, holds_lora, read_lora_file
 from experiments.editor.pipeline import Pipeline, load_pipeline, require_device
 from experiments.editor.tokens import PromptTokens, patch_features
 from experiments.files import whole_file
@@ -68,6 +69,9 @@ class Editor:
         plain_attention: compute attention by matrix products and a softmax, which can be differentiated twice and in
             forward mode; the fused kernels cannot. None chooses it for float64.
 
+    Attributes:
+        lora_file: what the adapter was read from, if it is another program's.
+
     Raises:
         ValueError: dtype is not floating-point, the device is not there, or the scheduler's steps have no inverse (see
             `inversion.check_scheduler`).
@@ -96,6 +100,7 @@ class Editor:
         self._frame_features: torch.Tensor | None = None
         self._encoded: dict[str, torch.Tensor] = {}
         self._lora_settings: tuple[int, float] | None = None
+        self.lora_file: LoraFile | None = None
 
     @property
     def alphas_cumprod(self) -> np.ndarray:
@@ -115,7 +120,7 @@ class Editor:
     @property
     def has_adapter(self) -> bool:
         """Whether there is a LoRA adapter or prompt tokens to switch on."""
-        return self._tokens is not None or self._lora_settings is not None
+        return self._tokens is not None or self._lora_settings is not None or self.lora_file is not None
 
     @property
     def has_prompt_tokens(self) -> bool:
@@ -247,6 +252,7 @@ class Editor:
         """Takes LoRA and prompt tokens out; the pipeline is the base pipeline again."""
         remove_lora(self.pipeline.unet)
         self._lora_settings = None
+        self.lora_file = None
         self._tokens = None
         self._frame_features = None
 
@@ -318,6 +324,7 @@ class Editor:
         adapter: bool = False,
         guidance_scale: float = 1.0,
         frame_indices: Sequence[int] | None = None,
+        frames_at_once: int | None = None,
     ) -> torch.Tensor:
         """The noise prediction; the one place where the UNet is called.
 
@@ -334,13 +341,16 @@ class Editor:
             guidance_scale: w.
             frame_indices: which frames of `set_frames` the latents belong to, for prompt tokens; None means all, in
                 order.
+            frames_at_once: how many frames go through the UNet in one evaluation, twice as many under guidance; None
+                is all. It bounds the memory and leaves the result alone, up to rounding.
 
         Returns:
             (frames, channels, height, width), same dtype.
 
         Raises:
             ValueError: latents of wrong shape, dtype or device, or not finite; timestep out of range; guidance_scale
-                not finite; adapter on where there is none; what `encode_prompt` and `context` raise.
+                not finite; frames_at_once below 1; adapter on where there is none; what `encode_prompt` and `context`
+                raise.
         """
         self._check_latents(latents)
         training_steps = self.pipeline.scheduler.config.num_train_timesteps
@@ -351,22 +361,47 @@ class Editor:
             )
         if not math.isfinite(guidance_scale):
             raise ValueError(f"guidance_scale = {guidance_scale} must be finite; 1 is without guidance")
-        unet = self.pipeline.unet
+        if frames_at_once is not None and frames_at_once < 1:
+            raise ValueError(f"frames_at_once = {frames_at_once} must be at least 1; None takes all frames at once")
         with self.adapters(adapter):
             context = self.context(prompt, len(latents), frame_indices=frame_indices)
-            if guidance_scale == 1:
-                return unet(latents, int(timestep), encoder_hidden_states=context).sample
-            unconditional = self.context("", len(latents), frame_indices=frame_indices)
-            if unconditional.shape != context.shape:
-                raise ValueError(
-                    f"the encoded prompt has {context.shape[1]} tokens and the empty prompt {unconditional.shape[1]};"
-                    " guidance needs equal lengths: encode the prompt with encode_prompt"
+            unconditional = None
+            if guidance_scale != 1:
+                unconditional = self.context("", len(latents), frame_indices=frame_indices)
+                if unconditional.shape != context.shape:
+                    raise ValueError(
+                        f"the encoded prompt has {context.shape[1]} tokens and the empty prompt"
+                        f" {unconditional.shape[1]}; guidance needs equal lengths: encode the prompt with encode_prompt"
+                    )
+            size = frames_at_once or len(latents)
+            parts = [
+                self._evaluate(
+                    latents[start : start + size],
+                    int(timestep),
+                    context[start : start + size],
+                    None if unconditional is None else unconditional[start : start + size],
+                    guidance_scale,
                 )
-            eps = unet(
-                torch.cat([latents, latents]), int(timestep), encoder_hidden_states=torch.cat([unconditional, context])
-            ).sample
-            eps_unconditional, eps_conditional = eps.chunk(2)
-            return eps_unconditional + guidance_scale * (eps_conditional - eps_unconditional)
+                for start in range(0, len(latents), size)
+            ]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _evaluate(
+        self,
+        latents: torch.Tensor,
+        timestep: int,
+        context: torch.Tensor,
+        unconditional: torch.Tensor | None,
+        guidance_scale: float,
+    ) -> torch.Tensor:
+        unet = self.pipeline.unet
+        if unconditional is None:
+            return unet(latents, timestep, encoder_hidden_states=context).sample
+        eps = unet(
+            torch.cat([latents, latents]), timestep, encoder_hidden_states=torch.cat([unconditional, context])
+        ).sample
+        eps_unconditional, eps_conditional = eps.chunk(2)
+        return eps_unconditional + guidance_scale * (eps_conditional - eps_unconditional)
 
     def invert(
         self,
@@ -377,6 +412,7 @@ class Editor:
         adapter: bool = False,
         guidance_scale: float = 1.0,
         fixed_point_iterations: int = 0,
+        frames_at_once: int | None = None,
         progress: Progress | None = None,
     ) -> Trajectory:
         """DDIM inversion from data to noise, by diffusers' DDIMInverseScheduler; see `inversion.invert_latents`.
@@ -386,7 +422,7 @@ class Editor:
         Raises:
             ValueError: what `predict_noise`, `inversion.noise_ladder` and `inversion.invert_latents` raise.
         """
-        predict = self._predictor(prompt, adapter, guidance_scale)
+        predict = self._predictor(prompt, adapter, guidance_scale, frames_at_once)
         ladder = noise_ladder(self.pipeline.scheduler, num_steps, self.dtype)
         with torch.no_grad():
             return invert_latents(
@@ -401,6 +437,7 @@ class Editor:
         num_steps: int = 50,
         adapter: bool = False,
         guidance_scale: float = 1.0,
+        frames_at_once: int | None = None,
         progress: Progress | None = None,
     ) -> Trajectory:
         """Deterministic DDIM sampling from noise to data, by diffusers' DDIMScheduler with eta = 0.
@@ -411,7 +448,7 @@ class Editor:
         Raises:
             ValueError: what `predict_noise`, `inversion.noise_ladder` and `inversion.sample_latents` raise.
         """
-        predict = self._predictor(prompt, adapter, guidance_scale)
+        predict = self._predictor(prompt, adapter, guidance_scale, frames_at_once)
         ladder = noise_ladder(self.pipeline.scheduler, num_steps, self.dtype)
         with torch.no_grad():
             return sample_latents(predict, latents, ladder, progress=progress)
@@ -494,6 +531,30 @@ class Editor:
             self.predict_noise(latents, timestep, prompt, adapter=adapter, frame_indices=frame_indices)
         return features
 
+    def reduced_features(
+        self,
+        latents: torch.Tensor,
+        timestep: int,
+        prompt: str | torch.Tensor,
+        *,
+        adapter: bool = False,
+        layers: str | Sequence[str] | None = None,
+        frame_indices: Sequence[int] | None = None,
+        frames_at_once: int | None = None,
+    ) -> dict[str, ReducedFeatures]:
+        """Norms and inner products of what `features` returns, which is never held: see `capture.reduced_features`.
+
+        With `frames_at_once` the memory for activations does not grow with the number of frames.
+
+        Raises:
+            ValueError: what `predict_noise` and `capture.select_layers` raise.
+        """
+        with torch.no_grad(), reduced_features(self.pipeline.unet, layers) as reduced:
+            self.predict_noise(
+                latents, timestep, prompt, adapter=adapter, frame_indices=frame_indices, frames_at_once=frames_at_once
+            )
+        return reduced
+
     def adapter_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The trainable parameters by the names they are saved under.
 
@@ -516,10 +577,16 @@ class Editor:
         version, rank, alpha, num_shared and patch_size (null for a part that is absent).
 
         Raises:
-            ValueError: there is no adapter, a parameter is not finite, or the folder of `path` does not exist.
+            ValueError: there is no adapter, it was read from a LoRA file of another program, a parameter is not finite,
+                or the folder of `path` does not exist.
         """
         if not self.has_adapter:
             raise ValueError("the editor has no adapter to save; call add_adapter or add_prompt_tokens first")
+        if self.lora_file is not None:
+            raise ValueError(
+                f"the adapter of ranks {self.lora_file.ranks} was read from a LoRA file, which this format with its one"
+                " rank cannot replace; copy that file"
+            )
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.adapter_parameters().items()}
         _require_finite(tensors, str(path))
         settings = {"format": ADAPTER_FORMAT, "version": ADAPTER_VERSION, **self._adapter_settings()}
@@ -530,14 +597,23 @@ class Editor:
     def load_adapter(self, path: str | os.PathLike[str]) -> None:
         """Reads what `save_adapter` wrote, adding LoRA and prompt tokens where there is none; off until asked for.
 
+        Also a LoRA file of peft, diffusers or kohya (see `lora_files`), into an editor without an adapter.
+
         The editor is unchanged where this raises. Frame tokens need `set_frames` afterwards.
 
         Raises:
-            ValueError: the file is missing, corrupted, of another format or version, holds values that are not
+            ValueError: the file is missing, corrupted, pickled, of another format or version, holds values that are not
                 finite, was made with another rank, alpha, num_shared or patch size than the editor's adapter, or its
                 keys or shapes do not match.
         """
-        path = Path(path)
+        path = find_lora_file(path)
+        if _is_foreign(path):
+            if self.has_adapter:
+                raise ValueError(f"{path} needs an editor without an adapter; remove it first (Editor.remove_adapter)")
+            file = read_lora_file(path, self.pipeline.unet)
+            apply_lora_file(self.pipeline.unet, file, self.dtype if self.dtype.itemsize >= 4 else torch.float32)
+            self.lora_file = file
+            return
         settings, tensors = _read_adapter(path)
         fresh = not self.has_adapter
         try:
@@ -572,9 +648,16 @@ class Editor:
             "patch_size": None if self._tokens is None else self._tokens.patch_size,
         }
 
-    def _predictor(self, prompt: str | torch.Tensor, adapter: bool, guidance_scale: float) -> PredictNoise:
+    def _predictor(
+        self, prompt: str | torch.Tensor, adapter: bool, guidance_scale: float, frames_at_once: int | None
+    ) -> PredictNoise:
         return lambda latents, timestep: self.predict_noise(
-            latents, timestep, prompt, adapter=adapter, guidance_scale=guidance_scale
+            latents,
+            timestep,
+            prompt,
+            adapter=adapter,
+            guidance_scale=guidance_scale,
+            frames_at_once=frames_at_once,
         )
 
     def _text(self, prompt: str | torch.Tensor) -> torch.Tensor:
@@ -630,9 +713,16 @@ def _latent_shift(vae: torch.nn.Module) -> float:
     return vae.config.get("shift_factor") or 0.0
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether the file is another program's LoRA; a file that cannot be read is left to `_read_adapter` to refuse."""
+    try:
+        with safe_open(path, framework="pt") as content:
+            return _SETTINGS_KEY not in (content.metadata() or {}) and holds_lora(content.keys())
+    except (SafetensorError, OSError):
+        return False
+
+
 def _read_adapter(path: Path) -> tuple[dict[str, int | float | None], dict[str, torch.Tensor]]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; give a file that save_adapter wrote")
     try:
         with safe_open(path, framework="pt") as content:
             metadata = content.metadata() or {}
@@ -644,7 +734,7 @@ def _read_adapter(path: Path) -> tuple[dict[str, int | float | None], dict[str, 
     except json.JSONDecodeError:
         settings = None
     if not isinstance(settings, dict) or settings.get("format") != ADAPTER_FORMAT:
-        raise ValueError(f"{path} is no framebound adapter; give a file that save_adapter wrote")
+        raise ValueError(f"{path} is no framebound adapter and holds no LoRA; give a file that save_adapter wrote")
     if settings.get("version") != ADAPTER_VERSION:
         raise ValueError(
             f"{path} has format version {settings.get('version')}; this program reads version {ADAPTER_VERSION}"

@@ -23,7 +23,7 @@ from experiments.editor.adapters import ADAPTER_NAME, lora_layers
 from experiments.editor.capture import select_layers
 from experiments.editor.clips import CLIPS, caption, load_clip
 from experiments.editor.editor import Editor
-from experiments.editor.inversion import noise_ladder
+from experiments.editor.inversion import Trajectory, noise_ladder
 from experiments.editor.objective import train_adapter
 from theory.evidence import AdapterRecord, Evidence, FeatureRecord, RoundTripRecord
 
@@ -48,6 +48,10 @@ def record_round_trip(
     adapter: bool = False,
     invert_adapter: bool | None = None,
     fixed_point_iterations: int = 0,
+    guidance_scale: float = 1.0,
+    inversion: Trajectory | None = None,
+    frames_at_once: int | None = None,
+    any_dtype: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RoundTripRecord:
     """Inverts, samples back, and evaluates the sampling network once more on each of the inversion's latents.
@@ -57,34 +61,44 @@ def record_round_trip(
         latents: (frames, channels, height, width) at level 0, float64.
         adapter: on or off in sampling and in `predictions_at_inversion`.
         invert_adapter: the same in inversion; None means as in sampling.
+        guidance_scale: of sampling and of `predictions_at_inversion`; the inversion runs without guidance.
+        inversion: one that is known already, from these latents; `invert_adapter` and `fixed_point_iterations` are
+            then what they were in it.
+        frames_at_once: see `Editor.predict_noise`.
+        any_dtype: take an editor of another dtype; the identities of the theorems then hold to the rounding of that
+            dtype, and the record's values are those numbers, promoted.
         progress: called with (steps and evaluations done, 3 num_steps).
 
     Raises:
         ValueError: the editor is not of dtype float64; what `Editor.invert`, `sample` and `predict_noise` raise.
     """
-    _require_float64(editor)
+    if not any_dtype:
+        _require_float64(editor)
     total = 3 * num_steps
     invert_adapter = adapter if invert_adapter is None else invert_adapter
 
     def report(offset: int) -> Callable[[int, int], None] | None:
         return None if progress is None else lambda done, _: progress(offset + done, total)
 
-    inversion = editor.invert(
-        latents,
-        prompt,
-        num_steps=num_steps,
-        adapter=invert_adapter,
-        fixed_point_iterations=fixed_point_iterations,
-        progress=report(0),
-    )
+    if inversion is None:
+        inversion = editor.invert(
+            latents,
+            prompt,
+            num_steps=num_steps,
+            adapter=invert_adapter,
+            fixed_point_iterations=fixed_point_iterations,
+            frames_at_once=frames_at_once,
+            progress=report(0),
+        )
+    network = {"adapter": adapter, "guidance_scale": guidance_scale, "frames_at_once": frames_at_once}
     sampling = editor.sample(
-        inversion.latents[-1], prompt, num_steps=num_steps, adapter=adapter, progress=report(num_steps)
+        inversion.latents[-1], prompt, num_steps=num_steps, progress=report(num_steps), **network
     )
     at_inversion = []
     with torch.no_grad():
         for level in range(1, num_steps + 1):
             timestep = int(inversion.timesteps[level])
-            at_inversion.append(editor.predict_noise(inversion.latents[level], timestep, prompt, adapter=adapter))
+            at_inversion.append(editor.predict_noise(inversion.latents[level], timestep, prompt, **network))
             if progress is not None:
                 progress(2 * num_steps + level, total)
     return RoundTripRecord(

@@ -127,6 +127,18 @@ def check_scheduler(scheduler: DDIMScheduler) -> None:
         )
 
 
+def check_num_steps(num_steps: int, training_steps: int) -> int:
+    """The number of steps as an int.
+
+    Raises:
+        ValueError: it is no integer from 1 to training_steps.
+    """
+    whole = isinstance(num_steps, int | np.integer) and not isinstance(num_steps, bool)
+    if not (whole and 1 <= num_steps <= training_steps):
+        raise ValueError(f"num_steps = {num_steps} must be an integer from 1 to {training_steps}; 50 is usual")
+    return int(num_steps)
+
+
 def noise_ladder(scheduler: DDIMScheduler, num_steps: int, dtype: torch.dtype = torch.float32) -> Ladder:
     """The levels of `num_steps` steps, with both schedulers set to them and checked against each other.
 
@@ -137,15 +149,13 @@ def noise_ladder(scheduler: DDIMScheduler, num_steps: int, dtype: torch.dtype = 
     not on the ladder, although the round trip still closes: refused.
 
     Raises:
-        ValueError: see `check_scheduler`; num_steps out of range or one of the cases above; levels that are not
-            strictly decreasing in alphas_cumprod (set_alpha_to_one=False with steps_offset=0: levels 0 and 1 coincide).
+        ValueError: see `check_scheduler`; num_steps out of range or one of the cases above; a steps_offset with which
+            sampling does not end at the clean level; levels that are not strictly decreasing in alphas_cumprod
+            (set_alpha_to_one=False with steps_offset=0: levels 0 and 1 coincide).
     """
     check_scheduler(scheduler)
     training_steps = scheduler.config.num_train_timesteps
-    whole = isinstance(num_steps, int | np.integer) and not isinstance(num_steps, bool)
-    if not (whole and 1 <= num_steps <= training_steps):
-        raise ValueError(f"num_steps = {num_steps} must be an integer from 1 to {training_steps}; 50 is usual")
-    num_steps = int(num_steps)
+    num_steps = check_num_steps(num_steps, training_steps)
     stride = training_steps // num_steps
     sampler = DDIMScheduler.from_config(scheduler.config)
     inverter = DDIMInverseScheduler.from_config(scheduler.config)
@@ -156,7 +166,7 @@ def noise_ladder(scheduler: DDIMScheduler, num_steps: int, dtype: torch.dtype = 
         raise ValueError(
             f"num_steps = {num_steps} does not divide the {training_steps} training steps under"
             f" {scheduler.config.timestep_spacing!r} spacing, where diffusers steps to timesteps it never evaluates;"
-            f" use {_nearest_divisor(training_steps, num_steps)} steps"
+            f" use {nearest_divisor(training_steps, num_steps)} steps"
         )
     if upper[-1] >= training_steps:
         raise ValueError(
@@ -166,7 +176,7 @@ def noise_ladder(scheduler: DDIMScheduler, num_steps: int, dtype: torch.dtype = 
     if 10 * stride * num_steps < 9 * training_steps:
         raise ValueError(
             f"num_steps = {num_steps} has strides of {stride} and ends at timestep {upper[-1]} of {training_steps},"
-            f" where the data are not yet noise; use {_nearest_divisor(training_steps, num_steps)} steps"
+            f" where the data are not yet noise; use {nearest_divisor(training_steps, num_steps)} steps"
         )
     if dtype == torch.float64:
         sampler.alphas_cumprod = sampler.alphas_cumprod.double()
@@ -176,6 +186,12 @@ def noise_ladder(scheduler: DDIMScheduler, num_steps: int, dtype: torch.dtype = 
     table = sampler.alphas_cumprod.double().numpy()
     clean = float(sampler.final_alpha_cumprod)
     alphas_cumprod = np.concatenate([[clean], table[upper]])
+    if upper[0] >= stride and table[upper[0] - stride] != clean:
+        raise ValueError(
+            f"steps_offset = {scheduler.config.steps_offset} with num_steps = {num_steps} must lie below the stride,"
+            f" {stride}: the last sampling step would end at timestep {upper[0] - stride} and not at the clean level;"
+            " use fewer steps or a smaller steps_offset"
+        )
     same_table = torch.equal(sampler.alphas_cumprod, inverter.alphas_cumprod)
     if not same_table or clean != float(inverter.initial_alpha_cumprod):
         raise ValueError(
@@ -261,6 +277,7 @@ def _require_finite(latents: torch.Tensor, stage: str) -> None:
         )
 
 
-def _nearest_divisor(number: int, wanted: int) -> int:
+def nearest_divisor(number: int, wanted: int) -> int:
+    """The divisor of a number that lies closest to the wanted one, the smaller of two."""
     divisors = [divisor for divisor in range(1, number + 1) if number % divisor == 0]
     return min(divisors, key=lambda divisor: abs(divisor - wanted))

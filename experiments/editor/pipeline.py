@@ -11,11 +11,12 @@ Images and latents are (batch, channels, height, width); pixels are in [-1, 1]. 
 Weights are safetensors only; pickled weights are refused. Nothing is fetched unless the caller passes a hub id.
 """
 
+import inspect
 import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -444,6 +445,15 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
         ) from error
 
 
+def read_scheduler_config(path_or_id: str | Path | None = None) -> dict[str, Any]:
+    """The scheduler's settings as the pipeline's files have them; `load_pipeline` changes some, and the class to DDIM.
+
+    Raises:
+        ValueError: see `load_pipeline`.
+    """
+    return _read_json(_resolve(path_or_id) / "scheduler" / "scheduler_config.json")
+
+
 def _load_scheduler(folder: Path) -> DDIMScheduler:
     config = _read_json(folder / "scheduler" / "scheduler_config.json")
     prediction = config.get("prediction_type", "epsilon")
@@ -452,4 +462,10 @@ def _load_scheduler(folder: Path) -> DDIMScheduler:
             f"the scheduler of {folder} predicts {prediction!r}; the theorems and the editor are about 'epsilon': "
             "use a pipeline whose UNet predicts the noise"
         )
-    return DDIMScheduler.from_config(config, clip_sample=False, thresholding=False, timestep_spacing="leading")
+    return ddim_scheduler(config, clip_sample=False, thresholding=False, timestep_spacing="leading")
+
+
+def ddim_scheduler(config: Mapping[str, Any], **changes: Any) -> DDIMScheduler:
+    """A DDIMScheduler with the noise schedule of any scheduler's settings; those that are not DDIM's are left out."""
+    known = inspect.signature(DDIMScheduler.__init__).parameters
+    return DDIMScheduler.from_config({**{name: config[name] for name in known if name in config}, **changes})

@@ -1,9 +1,10 @@
-"""report.html: audit.json and the figures in one file that fetches nothing."""
+"""report.html: audit.json and the figures in one file that fetches nothing; beside it report.md and claims.csv."""
 
 import base64
 import json
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ import latex2mathml.converter
 from markupsafe import Markup
 
 from experiments.files import whole_file
+from experiments.report import exports
+from experiments.report.numbers import short_number
 
 TEMPLATE = "report.html.j2"
+AUDIT_TEMPLATE = "pipeline_audit.html.j2"
 STYLE = "report.css"
+PIPELINE_AUDIT = "pipeline audit"
+"""The kind of an audit.json that `framebound audit` wrote."""
 
 
 def mathml(latex: str, *, display: str = "block") -> Markup:
@@ -31,23 +37,8 @@ def mathml(latex: str, *, display: str = "block") -> Markup:
         raise ValueError(
             f"the formula {latex!r} uses {unknown.group(1)}, which has no MathML; write it with another command"
         )
-    return Markup(converted.replace("<math ", f'<math aria-label="{escape(latex)}" ', 1))
-
-
-def short_number(value: Any) -> str:
-    """A number as a person reads it; words pass through."""
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return "∞" if value == "infinity" else value
-    if isinstance(value, bool | int):
-        return str(value)
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        # Near the bound the digits that matter are those of the distance to it.
-        return f"{value:.6f}" if 0.98 < value < 1.02 else f"{value:.4g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa}\u2009×\u200910{digits}"
+    # Screen readers that know MathML read the formula itself; the others fall back on this.
+    return Markup(converted.replace("<math ", f'<math alttext="{escape(latex)}" ', 1))
 
 
 def verdict_class(verdict: str) -> str:
@@ -62,11 +53,42 @@ def anchor(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", name)
 
 
-def _embedded(folder: Path, name: str) -> str:
+def breakable(text: str) -> Markup:
+    """A path or dotted name that may break after its separators, so that it fits a narrow column."""
+    return Markup(re.sub(r"([./_])", r"\1<wbr>", str(escape(text))))
+
+
+def witness_text(witness: Mapping[str, Any]) -> str:
+    """An instance as assignments, in full precision, one row of an array a line; large arrays by shape and digest."""
+    return "\n".join(f"{name} = {_value_text(value)}" for name, value in witness.items())
+
+
+def _value_text(value: Any, indent: str = "") -> str:
+    if isinstance(value, Mapping):
+        shape = " × ".join(map(str, value["shape"]))
+        return f"array of {shape} {value['dtype']}, SHA-256 {value['sha256'][:16]}.."
+    if isinstance(value, list) and any(isinstance(entry, list) for entry in value):
+        rows = ",\n".join(f"{indent}  {_value_text(entry, indent + '  ')}" for entry in value)
+        return f"[\n{rows}\n{indent}]"
+    return json.dumps(value)
+
+
+def embedded_picture(folder: Path, name: str) -> dict[str, Any]:
+    """The PNG of a figure for the macro `picture`: its bytes as a data: address, its width and height.
+
+    Raises:
+        ValueError: FOLDER/NAME.png is missing or is no PNG.
+    """
     path = folder / f"{name}.png"
     if not path.is_file():
         raise ValueError(f"{path} is missing; draw it again with `framebound figures`")
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    content = path.read_bytes()
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or len(content) < 24:
+        raise ValueError(f"{path} is no PNG; draw it again with `framebound figures`")
+    # The first chunk of every PNG is its header, which begins with the two lengths.
+    width, height = struct.unpack(">II", content[16:24])
+    source = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return {"name": name, "source": source, "width": width, "height": height}
 
 
 def _environment() -> jinja2.Environment:
@@ -78,8 +100,54 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"mathml": mathml, "number": short_number, "verdict_class": verdict_class, "anchor": anchor}
+    environment.filters |= {
+        "mathml": mathml,
+        "number": short_number,
+        "verdict_class": verdict_class,
+        "anchor": anchor,
+        "breakable": breakable,
+        "witness": witness_text,
+    }
     return environment
+
+
+def render_page(template: str, **context: Any) -> str:
+    """A page from a template of this folder that extends base.html.j2.
+
+    Raises:
+        ValueError: the context lacks something that the template shows, or a formula cannot be converted.
+    """
+    style = Markup((Path(__file__).parent / STYLE).read_text(encoding="utf-8"))
+    try:
+        return _environment().get_template(template).render(style=style, **context)
+    except jinja2.UndefinedError as error:
+        raise ValueError(
+            f"the data of {template.removesuffix('.j2')} is incomplete ({error.message}); write it again with this "
+            "version"
+        ) from None
+
+
+def _pictures(audit: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Any]]:
+    """Every figure that the audit names, for the macro `picture`."""
+    return {figure["name"]: {**figure, **embedded_picture(folder, figure["name"])} for figure in audit["figures"]}
+
+
+def _counts(claims: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many claims each choice of the filter shows, and how many rungs were climbed."""
+    classes = [verdict_class(claim["verdict"]) for claim in claims]
+    return {
+        "all": len(claims),
+        **{name: classes.count(name) for name in ("proved", "repaired", "refuted")},
+        "failed": sum(not claim["passed"] for claim in claims),
+        "rungs": sum(len(claim["rungs"]) for claim in claims),
+    }
+
+
+def _worst_rung(claim: Mapping[str, Any]) -> str | None:
+    """The rung whose instance is shown: the counterexample, or the one that came closest to breaking the bound."""
+    shown = ("witness",) if claim["verdict"] == "refuted" else ("witness", "property", "attack")
+    rungs = [rung for rung in claim["rungs"] if rung["rung"] in shown and rung["worst"]]
+    return max(rungs, key=lambda rung: float(rung["worst"]["ratio"]))["rung"] if rungs else None
 
 
 def render(audit: Mapping[str, Any], figures: Path) -> str:
@@ -92,27 +160,73 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
     Raises:
         ValueError: a figure is missing, or a formula cannot be converted.
     """
-    pictures = {figure["name"]: {**figure, "source": _embedded(figures, figure["name"])} for figure in audit["figures"]}
-    style = Markup((Path(__file__).parent / STYLE).read_text(encoding="utf-8"))
-    return _environment().get_template(TEMPLATE).render(audit=audit, figures=pictures, style=style)
+    return render_page(
+        TEMPLATE,
+        audit=audit,
+        figures=_pictures(audit, figures),
+        counts=_counts(audit["claims"]),
+        worst_rungs={claim["id"]: _worst_rung(claim) for claim in audit["claims"]},
+    )
 
 
-def write_report(out: Path) -> Path:
-    """Write OUT/report.html from OUT/audit.json and OUT/figures.
+def render_pipeline_audit(audit: Mapping[str, Any], figures: Path) -> str:
+    """The page of `framebound audit`.
+
+    Args:
+        audit: content of its audit.json.
+        figures: folder with the PNG of every figure that the audit names.
 
     Raises:
-        ValueError: there is no audit.json, or it is damaged.
+        ValueError: a figure is missing.
     """
-    source = out / "audit.json"
+    return render_page(AUDIT_TEMPLATE, audit=audit, figures=_pictures(audit, figures))
+
+
+def figure_folder(run: Path) -> Path:
+    """Where the figures of a run lie: in its folder `figures`, or beside audit.json, as in the repository."""
+    return run / "figures" if (run / "figures").is_dir() else run
+
+
+def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
+    """Write report.html from RUN/audit.json and the figures, and for a run that checked claims report.md and claims.csv.
+
+    Args:
+        out: the folder to write to, created when missing; None is RUN.
+
+    Returns:
+        The paths of what was written, in this order.
+
+    Raises:
+        ValueError: there is no audit.json, or it is damaged, or a figure is missing.
+    """
+    out = run if out is None else out
+    source = run / "audit.json"
+    again = f"`framebound reproduce --out {run}`"
     try:
         audit = json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{source} is missing; write it with `framebound reproduce --out {out}`") from None
+        raise ValueError(f"{source} is missing; write it with {again}") from None
     except ValueError as error:
+        raise ValueError(f"{source} is no JSON ({error}); write it again with {again}") from None
+    # All before any is written, so that a damaged audit leaves the old ones alone.
+    figures = figure_folder(run)
+    try:
+        if audit.get("kind") == PIPELINE_AUDIT:
+            contents = {"report.html": render_pipeline_audit(audit, figures)}
+        else:
+            contents = {
+                "report.html": render(audit, figures),
+                "report.md": exports.markdown(audit),
+                "claims.csv": exports.claims_csv(audit),
+            }
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{source} is no JSON ({error}); write it again with `framebound reproduce --out {out}`"
+            f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with "
+            f"{again}"
         ) from None
-    page = render(audit, out / "figures")
-    with whole_file(out / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return out / "report.html"
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        with whole_file(out / name) as temporary:
+            # Not as text: CSV ends its lines with CR LF on every system.
+            temporary.write_bytes(text.encode("utf-8"))
+    return tuple(out / name for name in contents)

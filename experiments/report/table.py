@@ -9,7 +9,7 @@ import theory
 from experiments.files import whole_file
 from experiments.report import audit as auditing
 from experiments.report.outcomes import json_rung
-from experiments.report.page import short_number
+from experiments.report.numbers import short_number
 from theory import ladder
 
 BEGIN, END = "<!-- verdicts: begin -->", "<!-- verdicts: end -->"

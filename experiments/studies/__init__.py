@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from experiments.stages import Context
 
 Data = dict[str, Any]
-NAMES = ("film_strip", "curvature", "descent", "round_trip")
+NAMES = ("film_strip", "curvature", "descent", "adapter_descent", "round_trip")
 LADDER = "ladder"
+AUDIT_FIGURES = ("audit_step_sizes", "audit_round_trip")
+"""Drawn from what `framebound audit` measured; no part of `framebound reproduce`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +68,9 @@ def find_study(name: str) -> Study:
     Raises:
         ValueError: there is none; the message lists the names.
     """
-    if name not in (*NAMES, LADDER):
-        raise ValueError(f"no study is called {name!r}; there are {', '.join((*NAMES, LADDER))}")
+    known = (*NAMES, LADDER, *AUDIT_FIGURES)
+    if name not in known:
+        raise ValueError(f"no study is called {name!r}; there are {', '.join(known)}")
     return importlib.import_module(f"experiments.studies.{name}").STUDY
 
 

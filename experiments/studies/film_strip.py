@@ -61,7 +61,7 @@ def draw(data: Data) -> Figure:
             axes.grid(visible=False)
             axes.spines[:].set_visible(False)
             if column == 0:
-                axes.set_ylabel(label, rotation=0, ha="right", va="center", color=COLOURS[name])
+                axes.set_ylabel(label, rotation=0, ha="right", va="center")
             if row == 0:
                 axes.set_title(f"frame {index + 1}", fontsize=9, fontweight="normal", loc="center", pad=3)
     axes = figure.add_subplot(grid[1])

@@ -2,12 +2,15 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from experiments.studies import Data, Study
 from experiments.studies.style import BLUE, BOUND, GREY, ORANGE, bound_line, plain_number, spread
 
 LEAST, USUAL, MOST = 1e-6, 1e-3, 1e4
+NARROW = 30
+# By the side of the bound on which the ratios have to lie: marker and colour.
+LOOKS = {"below": ("o", BLUE), "above": ("D", ORANGE), "recorded": ("s", GREY)}
 ROW_LABELS = {
     "witness": "witness",
     "property": "random instances",
@@ -46,26 +49,36 @@ def draw(data: Data) -> Figure:
     low = max(LEAST, min(USUAL, *real), min(0.5, *finite)) * 0.7 if real and finite else USUAL
     high = min(MOST, max(2.0, max([*finite, *(MOST if row["worst"] == "infinity" else 0 for row in rows)]))) * 1.5
     for position, row in enumerate(rows):
-        ratios = np.clip(np.asarray(row["ratios"], dtype=float), low, high)
+        ratios = np.asarray(row["ratios"], dtype=float)
         heights = position + 0.55 * spread(len(ratios)) if len(ratios) > 1 else np.full(len(ratios), float(position))
-        colour = {"below": BLUE, "above": ORANGE, "recorded": GREY}[row["expected"]]
-        marker = {"below": "o", "above": "D", "recorded": "s"}[row["expected"]]
+        marker, colour = LOOKS[row["expected"]]
         faint = len(ratios) > 40
-        axes.scatter(
-            ratios,
-            heights,
-            s=8 if faint else 26,
-            color=colour,
-            marker=marker,
-            alpha=0.45 if faint else 0.9,
-            linewidths=0,
-            zorder=3,
-        )
+        for shown, symbol in (
+            (ratios < low, "<"),
+            (ratios > high, ">"),
+            ((ratios >= low) & (ratios <= high), marker),
+        ):
+            axes.scatter(
+                np.clip(ratios[shown], low, high),
+                heights[shown],
+                s=8 if faint else 26,
+                color=colour,
+                marker=symbol,
+                alpha=0.45 if faint else 0.9,
+                linewidths=0,
+                zorder=3,
+                clip_on=False,
+            )
         text = f"{'least' if row['expected'] == 'above' else 'worst'} {_worst_text(row)}"
         axes.annotate(text, (1.015, position), xycoords=("axes fraction", "data"), va="center", fontsize=9)
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(LogLocator(numticks=8))
+    if high < NARROW * low:
+        # One power of ten alone would leave the axis without a scale.
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlim(low, high)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [labels[row["rung"]] for row in rows])
@@ -89,15 +102,17 @@ def draw(data: Data) -> Figure:
 def caption(data: Data) -> str:
     if data["verdict"] == "refuted":
         explanation = (
-            "The statement says that every ratio stays below 1. Orange diamonds break it, as a refutation must; blue "
-            "circles are the same search once the missing hypothesis is restored, and stay below."
+            "The statement says that every ratio stays below 1. Orange diamonds are instances that satisfy its "
+            "hypotheses, and break it; of a search every start is drawn, and the best one counts. Blue circles are the "
+            "same search once the missing hypothesis is restored, and stay below. Grey squares are what the network "
+            "recorded, which a refutation does not need."
         )
     else:
         explanation = (
             "Blue circles satisfy the hypotheses and stay below 1. Orange diamonds must lie above 1: instances in "
             "which one hypothesis fails, and planted false bounds that the same checks reject."
         )
-    return f"{data['id']}: {data['statement']} {explanation} Ratios outside the axis are drawn at its edge."
+    return f"{data['id']}: {data['statement']} {explanation} Triangles at the edge stand for ratios beyond it."
 
 
 def alt(data: Data) -> str:

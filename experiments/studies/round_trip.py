@@ -19,7 +19,7 @@ from theory.evidence import RoundTripRecord
 from theory.inversion import noise_levels, round_trip_bound
 from theory.inversion.ddim import Convention, RoundTrip, recorded_round_trip, round_trip
 from theory.inversion.predictors import at_levels, paired_predictor
-from theory.inversion.round_trip import step_growth, two_point_growth
+from theory.inversion.round_trip import path_growth, step_growth, two_point_growth
 
 # Data with a known score: (half distance of the two modes, standard deviation of each) per coordinate; 0 is a Gaussian.
 IDEAL_DATA = {"Gaussian": (0.0, 0.5), "two modes": (1.0, 0.5)}
@@ -60,19 +60,6 @@ def _ideal(sigmas: np.ndarray, half_distance: float, std: float, seed: int) -> d
     bounds = np.array([float(round_trip_bound(row, growth)) for row in defects])
     scale = float(np.sqrt(np.mean(starts**2)))
     return {"error": float(np.sqrt(np.mean(errors**2))) / scale, "bound": float(np.sqrt(np.mean(bounds**2))) / scale}
-
-
-def path_growth(trip: RoundTrip) -> np.ndarray:
-    """What each sampling step did to the error it was given, (N,).
-
-        g_k = ||E_{k+1} - h_k [e(w_{k+1}) - e(z_{k+1})]|| / ||E_{k+1}||
-
-    With these factors the sum of bound A holds for this pair of trajectories by the triangle inequality alone; they say
-    nothing about another.
-    """
-    before = np.linalg.norm(trip.errors[1:], axis=1)
-    after = np.linalg.norm(trip.errors[1:] - trip.feedback, axis=1)
-    return np.divide(after, before, out=np.ones_like(before), where=before > 0)
 
 
 def _network(record: RoundTripRecord) -> dict:

@@ -80,16 +80,19 @@ def write_figure(folder: Path, name: str, content: Mapping[str, Any]) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def redraw(folder: Path) -> list[str]:
+def redraw(folder: Path, *, missing_only: bool = False) -> list[str]:
     """Draw every figure of a folder again from its JSON.
 
+    Args:
+        missing_only: leave alone the figures whose PDF and PNG are there.
+
     Returns:
-        The names of the figures.
+        The names of the figures that were drawn.
 
     Raises:
         ValueError: the folder holds no figure's JSON, or a file that is not one.
     """
-    drawn = []
+    drawn, found = [], False
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -99,8 +102,11 @@ def redraw(folder: Path) -> list[str]:
             ) from None
         if not (isinstance(content, dict) and "study" in content):
             continue
+        found = True
+        if missing_only and all((folder / f"{path.stem}{suffix}").is_file() for suffix in _METADATA):
+            continue
         write_figure(folder, path.stem, content)
         drawn.append(path.stem)
-    if not drawn:
+    if not found:
         raise ValueError(f"{folder} holds no figure data (NAME.json); write some with `framebound reproduce` first")
     return drawn

@@ -8,9 +8,9 @@ import mpmath
 import numpy as np
 import pytest
 
-from theory.descent import descend, feature_step_limit
+from theory.descent import descend, exact_step_limit, feature_step_limit
 from theory.descent.feature_descent import gradient, steepest_frames, step_curvature
-from theory.descent.threshold import loss_growth, steepest_constant
+from theory.descent.threshold import loss_growth
 from theory.rounding import relative_budget
 from theory.temporal_loss import hessian_constant, temporal_loss
 
@@ -69,19 +69,19 @@ def test_losses_never_rise_below_the_limit_and_norms_never_fall(size):
 def test_threshold_at_the_steepest_start(num_frames, multiple, expected):
     """1.001 times 2 m^2 / C raises the loss by the factor 1.004, 0.999 times lowers it by 0.996."""
     offset = 1e-4
-    run = descend(steepest_frames(num_frames, offset=offset), multiple * 2 / steepest_constant(num_frames), 1)
+    run = descend(steepest_frames(num_frames, offset=offset), multiple * exact_step_limit(num_frames, 1.0), 1)
     # The growth differs from its limit by a multiple of offset^2 (the step is of size offset, the loss even in it); the loss, of size
     # offset^2, is the square of a difference of similarities of size 1.
     slack = 100 * offset**2 + relative_budget(64) / offset
     assert float(run.losses[1] / run.losses[0]) == pytest.approx(expected, rel=slack)
 
 
-def test_steepest_constant_is_the_limit_for_three_frames_only():
-    assert steepest_constant(3) == pytest.approx(hessian_constant(3), rel=relative_budget(64))
-    ratios = [steepest_constant(n) / hessian_constant(n) for n in range(4, 11)]
+def test_exact_limit_is_that_of_the_hessian_for_three_frames_only():
+    assert exact_step_limit(3, 2.0) == pytest.approx(feature_step_limit(3, 2.0), rel=relative_budget(64))
+    ratios = [feature_step_limit(n, 1.0) / exact_step_limit(n, 1.0) for n in range(4, 11)]
     # The upper curvatures of 4 to 10 frames, to the digits in which they were found by an independent search.
     found = [10, 8.11927, 6.69258, 5.64357, 4.85757, 4.25321, 3.77688]
-    np.testing.assert_allclose([steepest_constant(n) for n in range(4, 11)], found, rtol=0, atol=5.1e-6)
+    np.testing.assert_allclose([2 / exact_step_limit(n, 1.0) for n in range(4, 11)], found, rtol=0, atol=5.1e-6)
     assert 0.94 < min(ratios) and max(ratios) < 0.98
 
 
@@ -190,5 +190,6 @@ def test_overflow_names_the_step_size():
 
 @pytest.mark.parametrize(("num_frames", "min_norm"), [(2, 1.0), (3, 0.0), (3, float("nan")), (3, -1.0), (3, float("inf"))])
 def test_bad_limit(num_frames, min_norm):
-    with pytest.raises(ValueError, match="needed"):
-        feature_step_limit(num_frames, min_norm)
+    for limit in (feature_step_limit, exact_step_limit):
+        with pytest.raises(ValueError, match="needed"):
+            limit(num_frames, min_norm)

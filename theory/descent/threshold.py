@@ -1,21 +1,20 @@
-r"""For three frames the limit on the step size is exact: one step too long multiplies the loss by (eta C_N / m^2 - 1)^2, and no more.
+r"""The limit on the step size is exact: one step too long multiplies the loss by at most (eta C+_N / m^2 - 1)^2, and by no less at some start.
 
-Statement. Let ||F_t|| >= m > 0 and let eta >= 2 m^2 / C_N. Then one step of gradient descent satisfies
+Statement. Let ||F_t|| >= m > 0 and let eta >= 2 m^2 / C+_N, with C+_N = (2/(N-2)) ||D_2||^2 of C1.upper-curvature. Then
+one step of gradient descent satisfies
 
-    L(F - \eta \nabla L(F)) \le \Bigl(\frac{\eta C_N}{m^2} - 1\Bigr)^2 L(F),
+    L(F - \eta \nabla L(F)) \le \Bigl(\frac{\eta C^+_N}{m^2} - 1\Bigr)^2 L(F),
 
-and for N = 3 (C_3 = 12, the limit is m^2 / 6) no smaller factor will do, for any such eta: every step size above the
-limit raises the loss of some start, none below it does (C2.descent).
+and no smaller factor will do, for any N >= 3 and any such eta: every step size above the limit raises the loss of some
+start, none below it does (C2.descent). For three frames the limit is m^2 / 6.
 
 Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t|| >= m > 0 for every frame.
-    H3  eta >= 2 m^2 / C_N (below it the factor is 1, by C2.descent).
+    H3  eta >= 2 m^2 / C+_N (below it the factor is 1, by C2.descent).
 
-**Tight** for N = 3, in every dimension d >= 2: attained in the limit of starts near s = 0, u_3 = -u_1, displaced along
-the top eigenvector of the Hessian. For N >= 4 the inequality is proved, and it stays true
-with the upper curvature C+_N = (2/(N-2)) ||D_2||^2 of C1.upper-curvature in place of C_N, for which the same start
-attains it: the exact limit for every N is 2 m^2 / C+_N.
+**Tight** in every dimension d >= 2: attained in the limit of starts near s = 0, u_{t+2} = -u_t, displaced along the top
+eigenvector of the Hessian.
 
 In the paper: not there; it decides whether the range 0 < eta < 2/L, our reading, could be longer. Proof:
 paper_notes.md, section C2.threshold.
@@ -25,12 +24,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
 from theory.descent.feature_descent import (
     WITNESS_OFFSET,
     draw_start,
+    exact_step_limit,
     scaled_step,
     similarity_expansion,
     slopes,
@@ -38,9 +37,9 @@ from theory.descent.feature_descent import (
 )
 from theory.evidence import Evidence
 from theory.temporal_loss import instances
-from theory.temporal_loss.hessian import check_num_frames, hessian_constant
+from theory.temporal_loss.upper_curvature import upper_curvature_constant
 
-SIZES: tuple[Size, ...] = tuple((("num_frames", 3), ("dimension", dimension)) for dimension in (2, 3))
+SIZES: tuple[Size, ...] = tuple((("num_frames", num_frames), ("dimension", 2)) for num_frames in (3, 5))
 
 
 def loss_growth(frames: jax.Array, step_size: jax.Array) -> jax.Array:
@@ -59,36 +58,18 @@ def loss_growth(frames: jax.Array, step_size: jax.Array) -> jax.Array:
     return jnp.where(scale > 0, jnp.sum(after**2) / jnp.where(scale > 0, jnp.sum(before**2), 1.0), 1.0)
 
 
-def steepest_constant(num_frames: int) -> float:
-    """The top eigenvalue of the Hessian of unit frames at s = 0, u_{t+2} = -u_t.
-
-        C = (2/(N-2)) ||D_2||^2,   D_2 the (N-2) x N second-difference matrix
-
-    Every step size above 2 m^2 / C raises the loss of some start of norms >= m. It is 12 = C_3 for three frames, and
-    below C_N for more. Source: paper_notes.md, C2.threshold.
-
-    Raises:
-        ValueError: fewer than 3 frames.
-    """
-    check_num_frames(num_frames)
-    return 2 / (num_frames - 2) * float(np.linalg.norm(np.diff(np.eye(num_frames), n=2, axis=0), 2)) ** 2
-
-
-def _factor(constant: float, power: int = 2, norm_power: int = 2):
+def _factor(share: float = 1.0, power: int = 2, norm_power: int = 2):
     def bound(instance: Instance):
+        constant = share * upper_curvature_constant(instance["frames"].shape[0])
         return (instance["step_size"] * constant / instance["min_norm"] ** norm_power - 1) ** power
 
     return bound
 
 
-def _bound(instance: Instance):
-    return _factor(hessian_constant(instance["frames"].shape[0]))(instance)
-
-
 def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Instance:
     """A start of norms >= m, and a step size of (1 + step^2) times the limit."""
     start = instances.instance(parameters, num_frames=num_frames, dimension=dimension)
-    limit = 2 * start["min_norm"] ** 2 / hessian_constant(num_frames)
+    limit = 2 * start["min_norm"] ** 2 / upper_curvature_constant(num_frames)
     return dict(start) | {"step_size": limit * (1 + parameters["step"] ** 2)}
 
 
@@ -96,9 +77,10 @@ def _operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from the start to the growth.
 
     Dot products over d coordinates, norms, projections and a division (counted as 16 (d + N)), twice: gradient, then
-    similarities. For three frames the gradient is proportional to the one difference of similarities, so its rounding
-    cancels between the losses before and after. The terms of D s + eta D(first + eta second) are at most (1 + eta C_N /
-    m^2) times D s, at most 3 times the factor eta C_N / m^2 - 1 >= 1 that is squared.
+    similarities. The rounding of the similarities s is common to both losses and to the gradient: it puts |D (s + c)|^2 in
+    the place of |D s|^2 with a constant c of that size, which shifts the curvature by c alone. The terms of D s + eta D(first
+    + eta second) are at most (1 + eta C+_N / m^2) times D s, at most 3 times the factor eta C+_N / m^2 - 1 >= 1 that is
+    squared.
     """
     return 2 * 3 * 2 * 16 * (dimension + num_frames)
 
@@ -108,7 +90,7 @@ PROBLEM = Problem(
     draw=draw_start,
     instance=_instance,
     measured=lambda instance: loss_growth(instance["frames"], instance["step_size"]),
-    bound=_bound,
+    bound=_factor(),
     operations=_operations,
 )
 
@@ -118,7 +100,7 @@ def witness(*, num_frames: int, dimension: int) -> Instance:
     return {
         "frames": jnp.asarray(steepest_frames(num_frames, dimension, WITNESS_OFFSET)),
         "min_norm": jnp.asarray(1.0),
-        "step_size": jnp.asarray(1.001 * 2 / hessian_constant(num_frames)),
+        "step_size": jnp.asarray(1.001 * exact_step_limit(num_frames, 1.0)),
     }
 
 
@@ -130,9 +112,9 @@ def _one_short_frame() -> Outcome:
 
 
 def _short_step() -> Outcome:
-    # At eta = m^2 / C_N the factor would be 0: every start would reach the minimum in one step.
+    # At eta = m^2 / C+_N the factor would be 0: every start would reach the minimum in one step.
     size = SIZES[0]
-    instance = dict(witness(**dict(size))) | {"step_size": jnp.asarray(1.0 / hessian_constant(3))}
+    instance = dict(witness(**dict(size))) | {"step_size": jnp.asarray(exact_step_limit(3, 1.0) / 2)}
     instance["frames"] = instance["frames"].at[0].multiply(3.0)
     return PROBLEM.outcome(instance, size, "half the limit, one long frame")
 
@@ -140,7 +122,7 @@ def _short_step() -> Outcome:
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
     outcomes = []
     for label, size, start in instances.frame_instances(evidence):
-        limit = 2 * start["min_norm"] ** 2 / hessian_constant(dict(size)["num_frames"])
+        limit = exact_step_limit(dict(size)["num_frames"], float(start["min_norm"]))
         for multiple in (1.001, 2.0):
             outcomes.append(PROBLEM.outcome(dict(start) | {"step_size": multiple * limit}, size, f"{label}, {multiple} times the limit"))
     return outcomes
@@ -148,16 +130,16 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
 
 CLAIM = Claim(
     id="C2.threshold",
-    title="The step-size limit is exact for three frames",
+    title="The step-size limit is exact",
     statement=(
-        "A step of size eta >= 2 m^2 / C_N multiplies the loss by at most (eta C_N / m^2 - 1)^2; for three frames, where the limit is m^2 / 6, "
-        "no smaller factor will do, so no step size above the limit is safe for every start."
+        "A step of size eta >= 2 m^2 / C+_N multiplies the loss by at most (eta C+_N / m^2 - 1)^2, and no smaller factor will do, so no step size "
+        "above the limit is safe for every start."
     ),
-    latex=r"L(F - \eta\nabla L(F)) \le \Bigl(\frac{\eta C_N}{m^2} - 1\Bigr)^2 L(F)",
+    latex=r"L(F - \eta\nabla L(F)) \le \Bigl(\frac{\eta C^+_N}{m^2} - 1\Bigr)^2 L(F)",
     hypotheses=(
-        Hypothesis("H1", "There are N >= 3 frames (N = 3 for the factor to be the best)."),
+        Hypothesis("H1", "There are N >= 3 frames."),
         Hypothesis("H2", "||F_t|| >= m > 0 for every frame."),
-        Hypothesis("H3", "eta >= 2 m^2 / C_N."),
+        Hypothesis("H3", "eta >= 2 m^2 / C+_N."),
     ),
     verdict=Verdict.PROVED,
     tightness=Tightness.TIGHT,
@@ -167,9 +149,9 @@ CLAIM = Claim(
     necessity={"H2": _one_short_frame, "H3": _short_step},
     definitional={"H1": "with fewer than three frames the loss has no term"},
     planted={
-        "C_3 = 11 (a limit of m^2 / 5.5)": _factor(11.0),
-        "m for m^2": _factor(12.0, norm_power=1),
-        "the factor without its square": _factor(12.0, power=1),
+        "11/12 of C+_N (for three frames a limit of m^2 / 5.5)": _factor(11 / 12),
+        "m for m^2": _factor(norm_power=1),
+        "the factor without its square": _factor(power=1),
     },
     reality=_reality,
     floor=0.999,

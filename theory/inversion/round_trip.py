@@ -284,6 +284,19 @@ def two_point_growth(trip: RoundTrip) -> np.ndarray:
     return 1 + np.divide(changes, errors, out=np.zeros_like(errors), where=errors > 0)
 
 
+def path_growth(trip: RoundTrip) -> np.ndarray:
+    """What each sampling step did to the error it was given, (N,).
+
+        g_k = ||E_{k+1} - h_k [e(w_{k+1}) - e(z_{k+1})]|| / ||E_{k+1}||
+
+    With these factors the sum of bound A holds for this pair of trajectories by the triangle inequality alone; they say
+    nothing about another.
+    """
+    before = np.linalg.norm(trip.errors[1:], axis=1)
+    after = np.linalg.norm(trip.errors[1:] - trip.feedback, axis=1)
+    return np.divide(after, before, out=np.ones_like(before), where=before > 0)
+
+
 def recorded_roundings(trip: RoundTrip) -> np.ndarray:
     """Rounding of each recorded step, (N,): the network's own rounding cancels, since its recorded values are used as
     they are."""

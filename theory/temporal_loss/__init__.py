@@ -2,11 +2,12 @@
 
 from theory.temporal_loss.bounds import FeatureBounds, feature_bounds
 from theory.temporal_loss.certificate import certify_curvature
-from theory.temporal_loss.companion import degenerate_similarities
+from theory.temporal_loss.companion import degenerate_similarities, similarity_warning
 from theory.temporal_loss.gradient import LargestGradient, gradient_constant, largest_gradient
 from theory.temporal_loss.hessian import hessian_constant
 from theory.temporal_loss.lipschitz import lipschitz_constant
 from theory.temporal_loss.loss import pixelwise_similarities, similarities, temporal_loss
+from theory.temporal_loss.pixel_certificate import PixelCertificates, certify_pixels
 from theory.temporal_loss.pixelwise import dead_pixels
 from theory.temporal_loss.regularised import regularised_lower_constant
 from theory.temporal_loss.upper_curvature import upper_curvature_constant
@@ -14,7 +15,9 @@ from theory.temporal_loss.upper_curvature import upper_curvature_constant
 __all__ = [
     "FeatureBounds",
     "LargestGradient",
+    "PixelCertificates",
     "certify_curvature",
+    "certify_pixels",
     "dead_pixels",
     "degenerate_similarities",
     "feature_bounds",
@@ -25,6 +28,7 @@ __all__ = [
     "pixelwise_similarities",
     "regularised_lower_constant",
     "similarities",
+    "similarity_warning",
     "temporal_loss",
     "upper_curvature_constant",
 ]

@@ -17,7 +17,7 @@ Hypotheses, as published.
     H2  ||F_t|| <= M for every frame.
 
 **Lower**: no constant exists. An upper bound on the norms is neither sufficient nor needed; with a lower bound m
-instead the statement is true with K = K_N / m^2 (C1.lipschitz).
+instead the statement is true with K = C_N / m^2 (C1.lipschitz).
 
 In the paper: Theorem 4.1, in the wording of a public review. Proof: paper_notes.md, section C1.stated.
 """
@@ -123,7 +123,7 @@ def max_norm_of(instance: Instance) -> jax.Array:
 
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
-    """How near the network's features come to breaking K_N / M^2 with M their largest norm (the refutation does not
+    """How near the network's features come to breaking C_N / M^2 with M their largest norm (the refutation does not
     rest on it)."""
     outcomes = []
     for label, size, pair in instances.pair_instances(evidence):

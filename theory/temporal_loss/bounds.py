@@ -23,7 +23,7 @@ class FeatureBounds:
         gradient: on ||grad L||: G_N / m, per pixel G_N / (sqrt(P) m).
         hessian: on ||Hess L||: C_N / m^2, per pixel C_N / (P m^2).
         upper: on the largest eigenvalue of the Hessian: C+_N / m^2, per pixel C+_N / (P m^2).
-        lipschitz: Lipschitz constant of the gradient: K_N / m^2, per pixel K_N / (P m^2).
+        lipschitz: Lipschitz constant of the gradient: C_N / m^2, per pixel C_N / (P m^2).
     """
 
     min_norm: float

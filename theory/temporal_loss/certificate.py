@@ -33,7 +33,7 @@ Not in the paper. Proof: paper_notes.md, section C1.certificate.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,11 +44,13 @@ from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Probl
 from theory.evidence import Evidence
 from theory.rounding import UNIT_ROUNDOFF, relative_budget
 from theory.temporal_loss import instances
-from theory.temporal_loss.gram import BandedGram, banded_gram
+from theory.temporal_loss.gram import BandedGram, banded_gram, check_array, sampled_cosine
 from theory.temporal_loss.hessian import extremal_frames, hessian_constant
 
 WORTH_REREADING = 2.0**-5
 """A rounding margin above this share of the certificate is not worth the time that single precision saves."""
+CLOSE_NEIGHBOURS = 0.93
+"""Where a sample has cosines above it the margin of single precision comes out above that share: features are read in double precision at once."""
 CLEAR_DIRECTION = 2.0**-6
 """Directions known less well than this are not used. Either way the bound holds; this only decides which way is nearer."""
 LIFT = 2.0**-20
@@ -124,20 +126,23 @@ def _geometry(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: A
     mixed = xp.concat([zero, second_neighbours / (norms[:-2] * norms[2:]) - cosines[:-1] * cosines[1:], zero])
     first = xp.concat([zero, squared_sines])
     second = xp.concat([squared_sines, zero])
-    determinant = first * second - mixed**2
-    root = _square_root(xp, determinant)
+    # An outer frame has one vector and no plane.
+    outer = np.eye(1, num_frames)[0] + np.eye(1, num_frames, k=num_frames - 1)[0]
+    # Where rounding hides that the Gram matrix is positive semidefinite, as it is up to 7 errors of a cosine, 8 more on the diagonal make it so.
+    hidden = (first * second <= mixed**2) & (outer == 0)
+    lift = xp.where(hidden, 8 * cosine_error, 0.0)
+    lengths = [_square_root(xp, squared) for squared in (first, second)]
+    first, second = first + lift, second + lift
+    root = _square_root(xp, first * second - mixed**2)
     trace = first + second
     scale = _square_root(xp, trace + 2 * root)
     back = xp.stack([_quotient(xp, first + root, scale), _quotient(xp, mixed, scale)], axis=1)
     ahead = xp.stack([_quotient(xp, mixed, scale), _quotient(xp, second + root, scale)], axis=1)
-    # |sqrt(G) - sqrt(H)| <= min(sqrt(|G - H|), |G - H| / sqrt(lambda_min(H))); lambda_min = det / lambda_max >= det / trace. A negative
-    # determinant is one that rounding has moved: it is read as 0.
-    gram_error = cosine_error * xp.where(determinant > 0, 8.0, 24.0)
-    # An outer frame has one vector and no plane: there the error is that of a length.
-    outer = np.eye(1, num_frames)[0] + np.eye(1, num_frames, k=num_frames - 1)[0]
+    # |sqrt(G) - sqrt(H)| <= min(sqrt(|G - H|), |G - H| / sqrt(lambda_min(H))); lambda_min = det / lambda_max >= det / trace.
+    gram_error = cosine_error * xp.where(hidden, 16.0, 8.0)
+    # The error of an outer frame is that of a length.
     least = _quotient(xp, root**2, trace) + outer * trace
     plane_error = gram_error / xp.sqrt(xp.maximum(least, gram_error))
-    lengths = [_square_root(xp, squared) for squared in (first, second)]
     errors = [_quotient(xp, 4 * plane_error, length) for length in lengths]
     clear = [(length > 0) & (error <= CLEAR_DIRECTION) for length, error in zip(lengths, errors, strict=True)]
     # A pair is split along its plane in both of its frames or in neither.
@@ -194,7 +199,12 @@ def _weights(xp: Any, diagonal: Any, coupling: Any, norms: Any) -> Any:
     """
     matrix = _tridiagonal(xp, diagonal, coupling)
     size = xp.max(xp.abs(matrix)) + float(np.finfo(np.float64).tiny)
-    shift = xp.linalg.eigvalsh(matrix / size)[-1] + LIFT
+    if xp is np:
+        last = diagonal.shape[0] - 1
+        top = scipy.linalg.eigvalsh_tridiagonal(diagonal / size, coupling / size, select="i", select_range=(last, last))[0]
+    else:
+        top = xp.linalg.eigvalsh(matrix / size)[-1]
+    shift = top + LIFT
     vector = xp.linalg.solve(shift * np.eye(diagonal.shape[0]) - matrix / size, xp.ones_like(diagonal))
     vector = xp.abs(vector) / norms
     return vector[1:] / vector[:-1]
@@ -203,6 +213,13 @@ def _weights(xp: Any, diagonal: Any, coupling: Any, norms: Any) -> Any:
 def _assemble(xp: Any, diagonal: Any, between: Any) -> Any:
     """Symmetric matrix (3 N, 3 N) of diagonal blocks and blocks to the next frame."""
     num_frames = diagonal.shape[0]
+    if xp is np:
+        filled = np.zeros((num_frames, 3, num_frames, 3))
+        frame = np.arange(num_frames)
+        filled[frame, :, frame, :] = diagonal
+        filled[frame[:-1], :, frame[1:], :] = between
+        filled[frame[1:], :, frame[:-1], :] = np.swapaxes(between, 1, 2)
+        return filled.reshape(3 * num_frames, 3 * num_frames)
     to_next = xp.concat([between, xp.zeros((1, 3, 3))])
     blocks = np.eye(num_frames)[:, None, :, None] * diagonal[:, :, None, :] / 2
     blocks = blocks + np.eye(num_frames, k=1)[:, None, :, None] * to_next[:, :, None, :]
@@ -221,7 +238,9 @@ def _top_eigenvalue(xp: Any, matrix: Any) -> Any:
     return instances.extreme_eigenvalue(matrix, largest_magnitude=False)
 
 
-def _young_bound(xp: Any, geometry: _Geometry, gauss_newton: Any, sign: Any, weights: Any, cosine_error: float) -> Any:
+def _young_bound(
+    xp: Any, geometry: _Geometry, gauss_newton: Any, blocks: tuple[Any, Any], sign: Any, weights: Any, cosine_error: float
+) -> Any:
     """Upper bound on the top eigenvalue of sign * Hess L, with the normal coupling split by the given weights, and its rounding margin."""
     norms, slopes = geometry.norms, xp.abs(geometry.slopes)
     zero = xp.zeros(1)
@@ -231,10 +250,9 @@ def _young_bound(xp: Any, geometry: _Geometry, gauss_newton: Any, sign: Any, wei
         return np.eye(2)[None] - direction[:, :, None] * direction[:, None, :]
 
     split = share_ahead[:, None, None] * without(geometry.ahead_direction) + share_back[:, None, None] * without(geometry.back_direction)
-    diagonal, between = _second_order_blocks(xp, geometry)
-    diagonal = sign * diagonal + xp.pad(split, ((0, 0), (1, 0), (1, 0)))
+    diagonal = sign * blocks[0] + xp.pad(split, ((0, 0), (1, 0), (1, 0)))
     diagonal = diagonal / (norms**2)[:, None, None]
-    between = sign * between / (norms[:-1] * norms[1:])[:, None, None]
+    between = sign * blocks[1] / (norms[:-1] * norms[1:])[:, None, None]
     matrix = sign * gauss_newton + _assemble(xp, diagonal, between)
     normal = (sign * _normal_diagonal(xp, geometry) + share_ahead + share_back) / norms**2
     top = xp.maximum(_top_eigenvalue(xp, matrix), xp.max(normal))
@@ -286,6 +304,7 @@ def _bounds(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any
     norms, slopes = geometry.norms, xp.abs(geometry.slopes)
     coupling = slopes / (norms[:-1] * norms[1:])
     normal = _normal_diagonal(xp, geometry)
+    blocks = _second_order_blocks(xp, geometry)
     zero = xp.zeros(1)
     pull = xp.concat([zero, geometry.slopes])[:, None] * geometry.back + xp.concat([geometry.slopes, zero])[:, None] * geometry.ahead
     pull = xp.sum(pull**2, axis=1)
@@ -297,7 +316,8 @@ def _bounds(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any
         diagonal = (1 - shift / 2) * sign * normal + shift / 2 * _square_root(xp, normal**2 + 4 * pull)
         weights = _weights(xp, diagonal / norms**2, coupling, norms)
         # Any weights give a bound, so a search may hold them fixed: their derivative is that of an eigenvector. The margin is rounding.
-        top, margin = _young_bound(xp, geometry, gauss_newton, sign, weights if xp is np else jax.lax.stop_gradient(weights), cosine_error)
+        weights = weights if xp is np else jax.lax.stop_gradient(weights)
+        top, margin = _young_bound(xp, geometry, gauss_newton, blocks, sign, weights, cosine_error)
         return top, margin if xp is np else jax.lax.stop_gradient(margin)
 
     if xp is np:
@@ -308,6 +328,28 @@ def _bounds(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any
     upper, downward = (xp.maximum(xp.min(tops[half]), 0.0) for half in (slice(0, 2), slice(2, 4)))
     small = 2 / (num_frames - 2) * (difference @ _similarity_gram(xp, geometry) @ difference.T)
     return upper, downward, _largest(xp, small), xp.max(margins)
+
+
+def bounds_in_units(
+    squared_norms: np.ndarray, neighbours: np.ndarray, second_neighbours: np.ndarray, error: float
+) -> tuple[float, float, float, float]:
+    """Bounds on lambda_max and -lambda_min, the Gauss-Newton norm and the margin, computed at frames whose least norm is about 1.
+
+    In these units, a power of 2 and so exact, no square of a curvature leaves the range of float64 wherever the inner products are in it.
+
+    Args:
+        squared_norms, neighbours, second_neighbours: (N,), (N - 1,) and (N - 2,), entries of a `BandedGram`.
+        error: of these entries, see `BandedGram`.
+    """
+    unit = 2.0 ** math.floor(math.log2(np.min(squared_norms)))
+    found = _bounds(np, squared_norms / unit, neighbours / unit, second_neighbours / unit, error)
+    upper, downward, gauss_newton, margin = (float(value) / unit for value in found)
+    return upper, downward, gauss_newton, margin
+
+
+def upper_curvature(squared_norms: Any, neighbours: Any, second_neighbours: Any, error: float) -> Any:
+    """`certify_gram(..).upper` as a JAX-traceable function of the inner products and of their error (see `BandedGram`)."""
+    return _bounds(jnp, squared_norms, neighbours, second_neighbours, error)[0]
 
 
 def _largest(xp: Any, matrix: Any) -> Any:
@@ -353,7 +395,7 @@ def certify_gram(gram: BandedGram, *, min_norm: float | None = None) -> Curvatur
         ValueError: min_norm not positive and finite, or a frame below it (its index, its norm and the limit are named).
     """
     _check_min_norm(gram, min_norm)
-    upper, downward, gauss_newton, margin = _bounds(np, gram.squared_norms, gram.neighbours, gram.second_neighbours, gram.error)
+    upper, downward, gauss_newton, margin = bounds_in_units(gram.squared_norms, gram.neighbours, gram.second_neighbours, gram.error)
     return CurvatureCertificate(
         upper=float(upper),
         lower=-float(downward),
@@ -363,13 +405,17 @@ def certify_gram(gram: BandedGram, *, min_norm: float | None = None) -> Curvatur
     )
 
 
-def certify_curvature(features: Any, *, min_norm: float | None = None) -> CurvatureCertificate:
+def certify_curvature(
+    features: Any, *, similarity: Literal["frame", "pixel"] = "frame", min_norm: float | None = None
+) -> CurvatureCertificate:
     """Bounds on the curvature of the temporal loss at these features, in O(N d) operations and with no copy of the features.
 
     Args:
         features: (frames, ...) floating-point NumPy, JAX or PyTorch array on any device, or an iterable of frames (see `banded_gram`).
-            Large arrays of float32 are first summed in float32 with a rounding margin, and read again in float64 where that margin would show.
-        min_norm: m, if the caller relies on ||F_t|| >= m; a frame below it is refused.
+            Arrays of float32 are summed in float32 with a rounding margin where neighbouring frames differ enough for it not to show, else in
+            float64. For "pixel" one array (frames, channels, height, width).
+        similarity: cosine over whole frames, or over the channels of each pixel (`certify_pixels` returns the certificate of every pixel).
+        min_norm: m, if the caller relies on ||F_t|| >= m (per pixel: on every pixel's channel vector); a shorter one is refused.
 
     Returns:
         upper (lambda_max <= upper), lower, spectral (||Hess L|| <= spectral) and gauss_newton (the exact norm of the Gauss-Newton matrix),
@@ -379,12 +425,21 @@ def certify_curvature(features: Any, *, min_norm: float | None = None) -> Curvat
 
     Raises:
         ValueError: not of a floating-point dtype, fewer than 3 frames, fewer than 2 features a frame, frames on different devices, a frame that
-            is zero or holds NaN or infinity, or one below min_norm. The message names the frame, the value and the limit.
+            is zero or holds NaN or infinity, or one below min_norm; per pixel the same of a pixel's channel vector. The message names the frame
+            (and the pixel), the value and the limit. An unknown similarity.
     """
+    if similarity not in ("frame", "pixel"):
+        raise ValueError(f"similarity = {similarity!r}; 'frame' or 'pixel' is needed")
+    if similarity == "pixel":
+        from theory.temporal_loss.pixel_certificate import certify_pixels  # it is built on this file
+
+        return certify_pixels(features, min_norm=min_norm).whole
     if str(getattr(features, "dtype", "")).removeprefix("torch.") == "float32":
-        certificate = certify_gram(banded_gram(features, precision="single"), min_norm=min_norm)
-        if certificate.margin <= WORTH_REREADING * min(certificate.upper, certificate.spectral):
-            return certificate
+        check_array(features)
+        if sampled_cosine(features) <= CLOSE_NEIGHBOURS:
+            certificate = certify_gram(banded_gram(features, precision="single"), min_norm=min_norm)
+            if certificate.margin <= WORTH_REREADING * min(certificate.upper, certificate.spectral):
+                return certificate
     return certify_gram(banded_gram(features), min_norm=min_norm)
 
 

@@ -17,7 +17,7 @@ Hypotheses.
     H1  There are N >= 3 frames.
     H2  The norms are clamped at eps > 0; the frames are arbitrary.
 
-**Lower**: no constant exists. Where all norms are at least eps the clamp is idle and K_N / eps^2 is a constant
+**Lower**: no constant exists. Where all norms are at least eps the clamp is idle and C_N / eps^2 is a constant
 (C1.lipschitz); to be smooth everywhere, regularise instead (C1.regularised).
 
 In the paper: not there; it is what torch.nn.functional.cosine_similarity computes (forward; its gradient inside the

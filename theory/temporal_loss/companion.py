@@ -30,6 +30,8 @@ import numpy as np
 from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
+from theory.temporal_loss.loss import pixelwise_similarities, similarities
+from theory.temporal_loss.pixelwise import dead_pixels
 
 SIZES: tuple[Size, ...] = ((("num_frames", 3), ("tokens", 2), ("channels", 2)),)
 COSINE_OPERATIONS = 16
@@ -67,14 +69,14 @@ def flatness(unpacked):
     return jnp.mean(jnp.abs(_cosines(unpacked))) + jnp.sum(pull)
 
 
-def degenerate_similarities(similarities: Any) -> str | None:
+def degenerate_similarities(cosines: Any) -> str | None:
     """The audit's rule: a warning if every similarity is +1 or -1, up to rounding.
 
     Such a loss has no gradient. Either the compared vectors have length one, as in the companion code, or all
     neighbours are parallel.
 
     Args:
-        similarities: floating-point NumPy, JAX or PyTorch array of any shape, as the user's own loss computes them.
+        cosines: floating-point NumPy, JAX or PyTorch array of any shape, as the user's own loss computes them.
 
     Returns:
         None if some similarity lies strictly between -1 and 1, else a warning of one sentence.
@@ -83,16 +85,16 @@ def degenerate_similarities(similarities: Any) -> str | None:
         ValueError: not a floating-point array, or an empty one, or a value that is NaN or, by more than rounding, above
             1 in magnitude.
     """
-    if not array_api_compat.is_array_api_obj(similarities):
-        raise ValueError(f"similarities are a {type(similarities).__name__}; pass a NumPy, JAX or PyTorch array")
-    xp = array_api_compat.array_namespace(similarities)
-    if not xp.isdtype(similarities.dtype, "real floating") or 0 in similarities.shape:
+    if not array_api_compat.is_array_api_obj(cosines):
+        raise ValueError(f"similarities are a {type(cosines).__name__}; pass a NumPy, JAX or PyTorch array")
+    xp = array_api_compat.array_namespace(cosines)
+    if not xp.isdtype(cosines.dtype, "real floating") or 0 in cosines.shape:
         raise ValueError(
-            f"similarities have dtype {similarities.dtype} and shape {tuple(similarities.shape)}; a non-empty "
+            f"similarities have dtype {cosines.dtype} and shape {tuple(cosines.shape)}; a non-empty "
             "floating-point array is needed"
         )
-    budget = relative_budget(COSINE_OPERATIONS, float(xp.finfo(similarities.dtype).eps) / 2)
-    magnitudes = xp.abs(similarities)
+    budget = relative_budget(COSINE_OPERATIONS, float(xp.finfo(cosines.dtype).eps) / 2)
+    magnitudes = xp.abs(cosines)
     largest = xp.max(magnitudes).tolist()
     # A long vector's cosine rounds more than a short one's, so only what no dtype's rounding explains is refused.
     if not largest <= 1 + 2.0**-4:
@@ -100,9 +102,38 @@ def degenerate_similarities(similarities: Any) -> str | None:
     if xp.max(xp.abs(magnitudes - 1)).tolist() > budget:
         return None
     return (
-        f"all {math.prod(similarities.shape)} similarities are +1 or -1, so the temporal loss has no "
+        f"all {math.prod(cosines.shape)} similarities are +1 or -1, so the temporal loss has no "
         "gradient: the cosine is probably taken over an axis of length one; check which axis holds the channels"
     )
+
+
+def similarity_warning(features: Any) -> str | None:
+    """`degenerate_similarities` of features, frame by frame and, where they are images, pixel by pixel.
+
+    Args:
+        features: (frames, ...) floating-point NumPy, JAX or PyTorch array; with four axes (frames, channels, height, width).
+
+    Returns:
+        None, or a warning of one sentence that says which of the two losses has no gradient. Per pixel it is given for a single channel, and
+        left out where a pixel is dead, which `theory.temporal_loss.dead_pixels` lists.
+
+    Raises:
+        ValueError: features without frame-wise similarities, see `similarities`.
+    """
+    warning = degenerate_similarities(similarities(features))
+    if warning is not None:
+        return f"frame by frame {warning}"
+    if features.ndim != 4:
+        return None
+    if features.shape[1] == 1:
+        return (
+            "pixel by pixel all similarities are +1 or -1, so the temporal loss has no gradient: the features have one channel (shape "
+            f"{tuple(features.shape)}); check which axis holds the channels"
+        )
+    if dead_pixels(features):
+        return None
+    warning = degenerate_similarities(pixelwise_similarities(features))
+    return None if warning is None else f"pixel by pixel {warning}"
 
 
 def _draw(key: jax.Array, *, num_frames: int, tokens: int, channels: int) -> Parameters:

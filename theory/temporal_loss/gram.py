@@ -2,7 +2,7 @@
 
     ||F_t||^2,   <F_t, F_{t+1}>,   <F_t, F_{t+2}>
 
-Features are read once, in blocks that fit the processor's cache, so nothing of their size is ever allocated. The inner products over two
+Features are read once, in blocks that fit the processor's caches, so nothing of their size is ever allocated. The inner products over two
 sets of columns add up, and frames may be handed over one at a time, so features can be reduced as they are captured and never all be held.
 """
 
@@ -22,11 +22,15 @@ from theory.temporal_loss.loss import MINIMUM_CHANNELS, MINIMUM_FRAMES
 SINGLE_ROUNDOFF = float(np.finfo(np.float32).eps) / 2
 SINGLE_CHAIN = 512
 """Products summed in float32 before float64 takes over: few, so that the worst rounding stays small."""
-BLOCK_BYTES = 1 << 20
-"""What is converted to float64 at a time: about a processor's second cache."""
+SINGLE_COLUMNS = 1 << 15
+DOUBLE_COLUMNS = 1 << 14
+"""Columns reduced at a time. Runs this long keep the memory streaming, and three rows of them fit a processor's second cache."""
+BLOCK_BYTES = 1 << 23
+"""Of many frames fewer columns are converted to float64 at a time: what fits a processor's last cache."""
 TRANSFER_BYTES = 1 << 25
 """What is brought to the host, or copied because of its layout, at a time."""
 THREADED_SIZE = 1 << 22
+SAMPLED_BLOCKS = 4
 LARGEST_ERROR = 2.0**-10
 """Beyond it the first-order bounds of the certificate's rounding margin no longer hold."""
 
@@ -175,46 +179,59 @@ def _chained(block: np.ndarray, chain: int) -> np.ndarray:
     """Banded inner products of a block (N, columns), (3, N): each chain in the block's dtype, their sums in float64."""
     num_frames, columns = block.shape
     row, entry = block.strides
-    shape = (columns // chain, num_frames - 2, 3, chain)
-    # Frame t meets t, t + 1 and t + 2 at once, so two of every three reads come from the innermost cache.
-    ahead = np.lib.stride_tricks.as_strided(block, shape, (chain * entry, row, row, entry), writeable=False)
+    shape = (num_frames - 2, columns // chain, 3, chain)
+    # Frame t meets t, t + 1 and t + 2 at once, so two of every three reads come from a cache.
+    ahead = np.lib.stride_tricks.as_strided(block, shape, (row, chain * entry, row, entry), writeable=False)
     sums = np.zeros((3, num_frames))
-    sums[:, :-2] = np.sum(np.vecdot(ahead[:, :, :1], ahead), axis=0, dtype=np.float64).T
+    sums[:, :-2] = np.sum(np.vecdot(ahead[:, :, :1], ahead).astype(np.float64, copy=False), axis=1).T
     last = block[-2:].reshape(2, -1, chain)
     sums[0, -2:] = np.sum(np.vecdot(last, last), axis=1, dtype=np.float64)
     sums[1, -2] = np.sum(np.vecdot(last[0], last[1]), dtype=np.float64)
     return sums
 
 
-def _reduce_block(block: np.ndarray, chain: int, dtype: type) -> np.ndarray:
-    if block.dtype != dtype or block.strides[1] != block.itemsize:
-        block = np.ascontiguousarray(block, dtype=dtype)
+def _reduce_block(block: np.ndarray, chain: int, buffer: np.ndarray | None) -> np.ndarray:
+    if buffer is not None:
+        buffer = buffer[:, : block.shape[1]]
+        np.copyto(buffer, block)
+        block = buffer
     whole = block.shape[1] - block.shape[1] % chain
     parts = [(block[:, :whole], chain), (block[:, whole:], block.shape[1] - whole)]
     return sum(_chained(part, length) for part, length in parts if part.shape[1])
 
 
+def _num_workers() -> int:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, 4)
+
+
 def _reduce(matrix: np.ndarray, precision: Precision) -> tuple[np.ndarray, float]:
     """Banded inner products (3, N) of a host matrix (N, columns) in float64, and their error relative to the norms."""
     num_frames, width = matrix.shape
-    columns = max(SINGLE_CHAIN, BLOCK_BYTES // (8 * num_frames) // SINGLE_CHAIN * SINGLE_CHAIN)
     if precision == "single" and matrix.dtype == np.float32:
-        dtype, chain, roundoff, columns = np.float32, SINGLE_CHAIN, SINGLE_ROUNDOFF, 16 * columns
+        dtype, columns, chain, roundoff = np.dtype(np.float32), SINGLE_COLUMNS, SINGLE_CHAIN, SINGLE_ROUNDOFF
     else:
-        dtype, chain, roundoff = np.float64, columns, UNIT_ROUNDOFF
+        columns = min(DOUBLE_COLUMNS, max(SINGLE_CHAIN, BLOCK_BYTES // (8 * num_frames)))
+        dtype, chain, roundoff = np.dtype(np.float64), columns, UNIT_ROUNDOFF
     starts = range(0, width, columns)
+    workers = 1 if matrix.size < THREADED_SIZE else min(_num_workers(), len(starts))
 
-    def work(start: int) -> np.ndarray:
-        return _reduce_block(matrix[:, start : start + columns], chain, dtype)
+    def work(first: int) -> list[np.ndarray]:
+        as_it_lies = matrix.dtype == dtype and matrix.strides[1] == dtype.itemsize
+        # One buffer a worker: fresh memory for every block costs more than the conversion.
+        buffer = None if as_it_lies else np.empty((num_frames, min(columns, width)), dtype)
+        return [_reduce_block(matrix[:, start : start + columns], chain, buffer) for start in starts[first::workers]]
 
-    if matrix.size < THREADED_SIZE:
-        results = [work(start) for start in starts]
+    if workers == 1:
+        results = work(0)
     else:
-        with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
-            results = list(pool.map(work, starts))
-    # Added in the order of the columns, whichever thread was first: the same features give the same bytes.
+        with ThreadPoolExecutor(workers) as pool:
+            shares = list(pool.map(work, range(workers)))
+        # Added in the order of the columns, however many workers there were: the same features give the same bytes.
+        results = [shares[index % workers][index // workers] for index in range(len(starts))]
     sums = sum(results[1:], start=results[0])
-    return sums, _followed_by(relative_budget(min(chain, width), roundoff), columns // chain + 1 + len(starts))
+    # Of a chain every product is rounded once and takes part in all but one addition; one rounding more covers what underflows.
+    return sums, _followed_by(relative_budget(min(chain, width) + 1, roundoff), columns // chain + 1 + len(starts))
 
 
 def banded_gram(features: Any, *, precision: Precision = "double") -> BandedGram:
@@ -224,7 +241,8 @@ def banded_gram(features: Any, *, precision: Precision = "double") -> BandedGram
         features: (frames, ...) floating-point NumPy, JAX or PyTorch array; or an iterable of frames (...), which are reduced one at a time
             while two are held. From another device than the host they are fetched in pieces.
         precision: "double" sums in float64 the exact products of shorter floats. "single" sums up to 512 float32 products in float32 before
-            float64 takes over: about twice as fast, with an `error` up to 4e-5. It concerns arrays of float32 only.
+            float64 takes over: about twice as fast, with an `error` up to 4e-5. It concerns arrays of float32 only, and is passed over where
+            products leave the range of float32.
 
     Returns:
         The inner products and a bound on their rounding error.
@@ -242,42 +260,100 @@ def banded_gram(features: Any, *, precision: Precision = "double") -> BandedGram
     return _gram_of_frames(features)
 
 
-def _gram_of_array(features: Any, precision: Precision) -> BandedGram:
+def check_array(features: Any) -> None:
+    """Refuse an array that is not (frames, ...) of a floating-point dtype, or has too few frames or features; see `banded_gram`."""
     _check_array(features, "the array of features")
     if features.ndim < 2:
         raise ValueError(f"features have shape {tuple(features.shape)}; (frames, ...) with at least one feature axis is needed")
     _check_num_frames(features.shape[0])
     _check_width(math.prod(features.shape[1:]), "each frame")
+
+
+def _gram_of_array(features: Any, precision: Precision) -> BandedGram:
+    check_array(features)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are reported with their frame
         parts = [_reduce(matrix, precision) for matrix in _columns(features)]
         sums = sum((part for part, _ in parts[1:]), start=parts[0][0])
+    # Each of the n products and additions of float32 may underflow by tiny; n of them are one more rounding of a squared norm above this.
+    least = 2 * math.prod(features.shape[1:]) * float(np.finfo(np.float32).tiny) / SINGLE_ROUNDOFF
+    if precision == "single" and not (np.all(np.isfinite(sums)) and np.min(sums[0]) >= least):
+        return _gram_of_array(features, "double")
     error = _followed_by(max(error for _, error in parts), len(parts))
     return BandedGram(sums[0], sums[1, :-1], sums[2, :-2], error)
 
 
-def _gram_of_frames(frames: Iterable[Any]) -> BandedGram:
-    held: list[np.ndarray] = []
-    products: tuple[list[float], ...] = ([], [], [])
-    error, expected = 0.0, None
-    for index, frame in enumerate(frames):
+def sampled_cosine(features: Any) -> float:
+    """The largest cosine of neighbouring frames, in magnitude, over a few of their features; 0 where there is none.
+
+    A guess at what the whole array will show, from less than a hundredth of a large one. Nothing that is certified may rest on it.
+    """
+    matrix = next(_columns(features))
+    length = min(SINGLE_CHAIN, matrix.shape[1])
+    starts = np.unique(np.linspace(0, matrix.shape[1] - length, SAMPLED_BLOCKS).astype(int))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        sums = sum(_reduce_block(matrix[:, start : start + length].astype(np.float64), length, None) for start in starts)
+        cosines = np.abs(sums[1, :-1]) / np.sqrt(sums[0, :-1] * sums[0, 1:])
+    return float(np.max(cosines[np.isfinite(cosines)], initial=0.0))
+
+
+class GramStream:
+    """Inner products of frames that are handed over one at a time, as a network computes them; the last two frames are held.
+
+    Unlike a `BandedGram` it takes a frame of zeros, so that a caller can say which frames have no similarity instead of stopping there.
+
+    Attributes:
+        squared_norms, neighbours, second_neighbours: of the frames so far, as in `BandedGram`.
+    """
+
+    def __init__(self) -> None:
+        self.squared_norms: list[float] = []
+        self.neighbours: list[float] = []
+        self.second_neighbours: list[float] = []
+        self._held: list[np.ndarray] = []
+        self._expected: dict[str, Any] | None = None
+        self._error = 0.0
+
+    def add(self, frame: Any) -> None:
+        """Take the next frame, (...) floating-point NumPy, JAX or PyTorch array on any device.
+
+        Raises:
+            ValueError: not of a floating-point dtype, fewer than 2 features, or a shape, dtype or device that is not that of frame 0.
+        """
+        index = len(self.squared_norms)
         _check_array(frame, f"frame {index}")
         found = {"shape": tuple(frame.shape), "dtype": frame.dtype, "device": array_api_compat.device(frame)}
-        expected = expected or found
+        self._expected = self._expected or found
         for name in found:
-            if found[name] != expected[name]:
-                raise ValueError(f"frame {index} has {name} {found[name]}; {expected[name]}, that of frame 0, is needed")
+            if found[name] != self._expected[name]:
+                raise ValueError(f"frame {index} has {name} {found[name]}; {self._expected[name]}, that of frame 0, is needed")
         _check_width(math.prod(frame.shape), f"frame {index}")
-        held = [_on_host(frame).reshape(-1), *held[:2]]
-        for distance, earlier in enumerate(held):
-            product, error = _dot(earlier, held[0])
-            products[distance].append(product)
-    return BandedGram(*(np.asarray(entries) for entries in products), error)
+        # A copy: a view would keep alive, or share, whatever larger array the frame was cut out of.
+        self._held = [np.array(_on_host(frame), order="C").reshape(-1), *self._held[:2]]
+        for products, earlier in zip((self.squared_norms, self.neighbours, self.second_neighbours), self._held, strict=False):
+            product, self._error = _dot(earlier, self._held[0])
+            products.append(product)
+
+    def gram(self) -> BandedGram:
+        """The inner products of all frames so far.
+
+        Raises:
+            ValueError: what `BandedGram` raises: fewer than 3 frames, or a frame that is zero or not finite.
+        """
+        products = (np.asarray(entries) for entries in (self.squared_norms, self.neighbours, self.second_neighbours))
+        return BandedGram(*products, self._error)
+
+
+def _gram_of_frames(frames: Iterable[Any]) -> BandedGram:
+    stream = GramStream()
+    for frame in frames:
+        stream.add(frame)
+    return stream.gram()
 
 
 def _dot(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Inner product of two host vectors in float64, and its error relative to the norms."""
-    chain = BLOCK_BYTES // 32
+    chain = 2 * DOUBLE_COLUMNS
     starts = range(0, left.size, chain)
     with np.errstate(over="ignore", invalid="ignore"):
         parts = [np.dot(left[k : k + chain].astype(np.float64), right[k : k + chain].astype(np.float64)) for k in starts]
-    return float(sum(parts)), _followed_by(relative_budget(min(chain, left.size)), len(starts))
+    return float(sum(parts)), _followed_by(relative_budget(min(chain, left.size) + 1), len(starts))

@@ -1,10 +1,14 @@
 """Instances shared by the theorems on the temporal loss: drawn frames, and the Hessian they are measured by."""
 
-from collections.abc import Iterator
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse.linalg
 
 from theory.claim import Instance, Parameters, Size
 from theory.evidence import Evidence
@@ -80,6 +84,65 @@ def extreme_eigenvalue(matrix: jax.Array, *, largest_magnitude: bool) -> jax.Arr
     return jnp.maximum(jnp.abs(top), jnp.abs(bottom))
 
 
+@dataclasses.dataclass(frozen=True)
+class Extremes:
+    """Ends of the Hessian's spectrum, as Lanczos found them: each lies inside the spectrum, and at its end up to the tolerance.
+
+    Attributes:
+        lower, upper: least and largest eigenvalue; NaN where it was not asked for.
+        products: how many Hessian-vector products were taken.
+    """
+
+    lower: float
+    upper: float
+    products: int
+
+
+@functools.lru_cache(maxsize=16)
+def _hessian_product(similarity: str):
+    def product(features: jax.Array, direction: jax.Array) -> jax.Array:
+        gradient_of = jax.grad(lambda values: temporal_loss(values, similarity=similarity))
+        return jax.jvp(gradient_of, (features,), (direction,))[1]
+
+    return jax.jit(product)
+
+
+def lanczos_extremes(
+    features: np.ndarray,
+    *,
+    similarity: Literal["frame", "pixel"] = "frame",
+    tolerance: float = 0.0,
+    ends: Sequence[Literal["lower", "upper"]] = ("lower", "upper"),
+) -> Extremes:
+    """Extreme eigenvalues of the Hessian by Lanczos (scipy) on Hessian-vector products (JAX), which never form the matrix.
+
+    Args:
+        features: (frames, ...), or (frames, channels, height, width) for "pixel", float64; at least 3 entries in all.
+        tolerance: relative accuracy of an eigenvalue; 0 is that of the arithmetic.
+
+    Raises:
+        scipy.sparse.linalg.ArpackNoConvergence: the iteration ends before an eigenvalue is that accurate.
+    """
+    product, size, count = _hessian_product(similarity), features.size, 0
+    held = jnp.asarray(features)
+
+    def apply(vector: np.ndarray) -> np.ndarray:
+        nonlocal count
+        count += 1
+        return np.asarray(product(held, jnp.asarray(vector.reshape(features.shape)))).reshape(-1)
+
+    operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=apply, dtype=np.float64)
+    # A start from the seed, since scipy's own is drawn anew at every call.
+    start = np.random.default_rng(0).standard_normal(size)
+    found = {"lower": float("nan"), "upper": float("nan")}
+    for end in ends:
+        which = {"lower": "SA", "upper": "LA"}[end]
+        found[end] = float(
+            scipy.sparse.linalg.eigsh(operator, k=1, which=which, v0=start, tol=tolerance, return_eigenvectors=False)[0]
+        )
+    return Extremes(**found, products=count)
+
+
 def reduce_frames(features: np.ndarray) -> np.ndarray:
     """Frames of any dimension as (N, min(d, N + 1)), with the same Hessian spectrum up to multiplicity.
 
@@ -97,11 +160,26 @@ def reduce_frames(features: np.ndarray) -> np.ndarray:
     return np.concatenate([triangular.T, np.zeros((num_frames, 1))], axis=1)
 
 
-@jax.jit
-def gradient(frames: jax.Array) -> jax.Array:
-    """Gradient of the temporal loss, (N, d), by automatic differentiation; shares nothing with the proofs of the
+def reduce_pixels(features: np.ndarray) -> np.ndarray:
+    """Every pixel's channel vectors as (N, min(c, N + 1), height, width), by its own rotation, with the same Hessian spectrum of the per-pixel
+    loss up to multiplicity; see `reduce_frames`.
+
+    Args:
+        features: (frames, channels, height, width) float64.
+    """
+    num_frames, channels = features.shape[:2]
+    if channels <= num_frames + 1:
+        return features
+    triangular = np.linalg.qr(np.transpose(features, (2, 3, 1, 0)), mode="r")
+    rotated = np.transpose(triangular, (3, 2, 0, 1))
+    return np.concatenate([rotated, np.zeros_like(rotated[:, :1])], axis=1)
+
+
+@functools.partial(jax.jit, static_argnames="similarity")
+def gradient(frames: jax.Array, similarity: Literal["frame", "pixel"] = "frame") -> jax.Array:
+    """Gradient of the temporal loss, of the shape of the frames, by automatic differentiation; shares nothing with the proofs of the
     bounds."""
-    return jax.grad(temporal_loss)(frames)
+    return jax.grad(lambda values: temporal_loss(values, similarity=similarity))(frames)
 
 
 def gradient_operations(*, num_frames: int, dimension: int) -> int:

@@ -166,11 +166,8 @@ def hessian_norm_by_pixel(features: np.ndarray) -> np.ndarray:
         features: (frames, channels, height, width) float64.
     """
     check_features(features, pixelwise=True)
-    num_frames, channels = features.shape[:2]
-    vectors = np.transpose(np.reshape(features, (num_frames, channels, -1)), (2, 0, 1))
-    if channels > num_frames + 1:
-        triangular = np.linalg.qr(np.swapaxes(vectors, 1, 2), mode="r")
-        vectors = np.concatenate([np.swapaxes(triangular, 1, 2), np.zeros((len(vectors), num_frames, 1))], axis=2)
+    reduced = instances.reduce_pixels(features)
+    vectors = np.transpose(np.reshape(reduced, (*reduced.shape[:2], -1)), (2, 0, 1))
     # A last, shorter batch would be compiled anew: fill it up with copies.
     count = len(vectors)
     batch = min(PIXELS_AT_A_TIME, count)

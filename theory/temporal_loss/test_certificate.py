@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from theory.rounding import relative_budget
-from theory.temporal_loss import certify_curvature, hessian_constant, instances, similarities
+from theory.temporal_loss import certify_curvature, hessian_constant, instances, similarities, temporal_loss
 from theory.temporal_loss.certificate import certify_gram
 from theory.temporal_loss.gram import BandedGram, banded_gram
 from theory.temporal_loss.hessian import extremal_frames
@@ -112,12 +112,36 @@ def test_directions_hidden_in_one_frame_of_a_pair_only():
     assert certificate.lower <= low
 
 
+@pytest.mark.parametrize("error", [1e-4, 1e-8, 1e-12])
+def test_gram_matrix_that_rounding_made_indefinite(error):
+    """Collinear frames whose recorded products are off by what `error` allows: sines of almost 0 with a mixed term that does not fit them."""
+    cosine = np.sqrt(1 - 1e-6 * error)
+    certificate = certify_gram(BandedGram(np.ones(3), np.full(2, cosine), np.array([1 - error]), error))
+    # Vectors as long as the root of 16 errors of a cosine, 3 errors each, are what the frames may have; the Hessian is quadratic in them.
+    assert 0 < certificate.spectral <= 12 * 4 * (16 * 3 * error + 2.0**-40)
+    assert certificate.spectral < hessian_constant(3)
+
+
 def test_many_frames_of_many_features_in_single_precision():
     features = np.random.default_rng(0).standard_normal((32, 20_000)).astype(np.float32)
     low, high, slack = spectrum(features.astype(np.float64))
     certificate = certify_curvature(features)
     assert high - slack <= certificate.upper <= 1.05 * high
     assert certificate.lower <= low + slack
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e-19, 1e22])
+def test_products_outside_the_range_of_single_precision(scale):
+    """Squares of 1e-24 vanish in float32 and those of 1e22 are infinite; the certificate is that of the same numbers in double precision."""
+    features = (scale * np.random.default_rng(0).standard_normal((4, 700))).astype(np.float32)
+    certificate, exact = certify_curvature(features), certify_curvature(features.astype(np.float64))
+    assert certificate.upper >= exact.upper - exact.margin
+    assert certificate.upper <= 1.05 * exact.upper
+    for distance, name in enumerate(("squared_norms", "neighbours", "second_neighbours")):
+        single, double = (banded_gram(features.astype(dtype), precision="single") for dtype in (np.float32, np.float64))
+        norms = np.sqrt(double.squared_norms)
+        limit = (single.error + double.error) * norms[: 4 - distance] * norms[distance:]
+        assert np.all(np.abs(getattr(single, name) - getattr(double, name)) <= limit)
 
 
 def test_margin_of_single_precision_covers_its_error():
@@ -132,8 +156,17 @@ def test_margin_of_single_precision_covers_its_error():
     assert certify_gram(single).upper >= certify_gram(exact).upper - certify_gram(exact).margin
 
 
-def test_smooth_features_in_single_precision_are_read_again():
-    features = smooth(np.random.default_rng(1), 6, 5000).astype(np.float32)
+def alternating(rng, num_frames, dimension):
+    """Two blocks of features: in the first, which a sample of four places meets, frames are independent; in the rest they are alike."""
+    features = np.repeat(rng.standard_normal((1, dimension)), num_frames, axis=0) + 0.01 * rng.standard_normal((num_frames, dimension))
+    for start in np.linspace(0, dimension - 512, 4).astype(int):
+        features[:, start : start + 512] = rng.standard_normal((num_frames, 512))
+    return features
+
+
+@pytest.mark.parametrize("kind", [smooth, alternating])
+def test_features_too_smooth_for_single_precision_are_read_in_double(kind):
+    features = kind(np.random.default_rng(1), 6, 200_000).astype(np.float32)
     assert certify_gram(banded_gram(features, precision="single")).margin > 0.1 * certify_curvature(features).upper
     assert certify_curvature(features).margin < 1e-3 * certify_curvature(features).upper
 
@@ -254,3 +287,25 @@ def test_inner_products_of_different_frames_are_not_added():
 def test_unknown_precision():
     with pytest.raises(ValueError, match="precision = 'half'"):
         banded_gram(GOOD, precision="half")
+
+
+def test_norms_far_from_one():
+    """Squares of the curvature leave the range of float64 long before the curvature does."""
+    features = np.random.default_rng(7).standard_normal((5, 6))
+    expected = certify_curvature(features)
+    for scale in (2.0**-400, 2.0**400):
+        certificate = certify_curvature(scale * features)
+        for name in ("upper", "lower", "spectral", "gauss_newton", "margin"):
+            assert getattr(certificate, name) * scale**2 == getattr(expected, name)
+
+
+@pytest.mark.parametrize("similarity", ["frame", "pixel"])
+def test_lanczos_finds_the_ends_of_the_dense_spectrum(similarity):
+    features = np.random.default_rng(8).standard_normal((4, 3, 1, 2))
+    flat = jnp.asarray(features.ravel())
+    hessian = jax.hessian(lambda vector: temporal_loss(jnp.reshape(vector, features.shape), similarity=similarity))(flat)
+    eigenvalues = np.linalg.eigvalsh(np.asarray(hessian))
+    found = instances.lanczos_extremes(features, similarity=similarity)
+    assert (found.lower, found.upper) == pytest.approx((eigenvalues[0], eigenvalues[-1]), rel=relative_budget(100_000))
+    assert found.products > 0
+    assert np.isnan(instances.lanczos_extremes(features, similarity=similarity, ends=("upper",)).lower)

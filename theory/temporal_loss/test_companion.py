@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from theory.temporal_loss import degenerate_similarities, pixelwise_similarities, temporal_loss
+from theory.temporal_loss import degenerate_similarities, pixelwise_similarities, similarity_warning, temporal_loss
 from theory.temporal_loss.companion import companion_similarities
 
 
@@ -82,6 +82,21 @@ def test_audit_rule_on_right_features():
 def test_audit_rule_refuses(similarities, message):
     with pytest.raises(ValueError, match=message):
         degenerate_similarities(similarities)
+
+
+def test_warning_of_features():
+    """Frame by frame first, then pixel by pixel; a dead pixel is for `dead_pixels` to name."""
+    features = np.random.default_rng(0).normal(size=(4, 8, 3, 3))
+    assert similarity_warning(features) is None
+    still = np.repeat(features[:1], 4, axis=0)
+    assert similarity_warning(still).startswith("frame by frame all 3 similarities are +1 or -1")
+    lengths = np.random.default_rng(1).uniform(1, 2, size=(4, 1, 3, 3))
+    assert similarity_warning(lengths * still).startswith("pixel by pixel all 27 similarities are +1 or -1")
+    assert "one channel (shape (4, 1, 3, 3))" in similarity_warning(features[:, :1])
+    assert similarity_warning(features.reshape(4, -1)) is None
+    dead = features.copy()
+    dead[1, :, 0, 2] = 0
+    assert similarity_warning(dead) is None
 
 
 def test_gradient_is_zero_and_not_small():

@@ -16,8 +16,15 @@ from theory.temporal_loss.gradient import largest_gradient
 THIRD_DIGIT = 1e-3
 
 
-@pytest.mark.parametrize(("sign", "constant"), [(1, upper_curvature_constant), (-1, hessian_constant)])
-@pytest.mark.parametrize("num_frames", [3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("num_frames", "sign", "constant"),
+    [
+        (3, 1, upper_curvature_constant),
+        (3, -1, hessian_constant),
+        pytest.param(4, 1, upper_curvature_constant, marks=pytest.mark.slow),
+        (4, -1, hessian_constant),
+    ],
+)
 def test_curvature_constant_is_enclosed(num_frames, sign, constant):
     found = enclosure.enclose(num_frames, sign, relative_width=THIRD_DIGIT)
     budget = relative_budget(16 * num_frames)

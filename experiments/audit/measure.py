@@ -1,0 +1,445 @@
+"""What an audit measures, one function per stored result. Networks run in the dtype asked for, bounds in float64.
+
+    clip -> inversion of each network -> round trips, fixed-point iterations, edit
+                                      -> features, sharpness
+    schedulers
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.audit.settings import AuditSettings
+from experiments.editor.capture import ReducedFeatures, select_layers
+from experiments.editor.editor import Editor, load_editor
+from experiments.editor.evidence import record_round_trip
+from experiments.editor.inversion import Trajectory, noise_ladder
+from experiments.editor.pipeline import ddim_scheduler, read_scheduler_config
+from experiments.editor.scheduler_audit import SchedulerAudit, audit_schedulers
+from experiments.editor.sharpness import adapter_curvature, safe_step
+from experiments.editor.video import read_video
+from experiments.settings import MINIMUM_FRAMES
+from experiments.store import Draft, Entry, digest_array
+from theory.descent import feature_step_limit
+from theory.evidence import RoundTripRecord
+from theory.inversion import adapter_mismatch_bound, instances, round_trip_bound
+from theory.inversion.ddim import RoundTrip, recorded_round_trip
+from theory.inversion.round_trip import identity_residuals, path_growth, two_point_growth
+from theory.rounding import relative_budget
+from theory.temporal_loss import degenerate_similarities
+from theory.temporal_loss.certificate import certify_gram
+
+NUM_LEVELS = 3
+"""Features are taken at the first noisy level, half way, and at the noise end."""
+LARGEST_LEVEL = 255
+"""Pixel errors are in steps of 8 bits."""
+
+
+@dataclass
+class Context:
+    """What a stage is given.
+
+    Attributes:
+        settings: of the audit.
+        load: the editor with the adapter in it, if there is one; loaded once and only if some stage needs it.
+        inputs: the stored results it needs, by name.
+        draft: what it fills in.
+        progress: called with (steps done, steps in all).
+    """
+
+    settings: AuditSettings
+    load: Callable[[], Editor]
+    inputs: Mapping[str, Entry]
+    draft: Draft
+    progress: Callable[[int, int], None]
+
+    @functools.cached_property
+    def editor(self) -> Editor:
+        """The editor; prompt tokens, where the adapter has some, know the clip's frames."""
+        editor = self.load()
+        if editor.has_prompt_tokens and "clip" in self.inputs:
+            editor.set_frames(self.inputs["clip"].arrays["frames"])
+        return editor
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """An array of a stored result, as the editor takes it."""
+        return torch.from_numpy(array).to(self.editor.device, self.editor.dtype)
+
+    def array(self, values: torch.Tensor | np.ndarray) -> np.ndarray:
+        """Values of the editor's dtype, without loss and without the zeros that a wider dtype would add."""
+        dtype = np.float64 if self.settings.dtype == "float64" else np.float32
+        return (values.to("cpu").to(torch.float64).numpy() if isinstance(values, torch.Tensor) else values).astype(dtype)
+
+    def trajectory(self, name: str) -> Trajectory:
+        """A stored inversion."""
+        arrays = self.inputs[name].arrays
+        return Trajectory(
+            self.tensor(arrays["latents"]),
+            self.tensor(arrays["predictions"]),
+            arrays["timesteps"],
+            arrays["alphas_cumprod"],
+        )
+
+
+def load(settings: AuditSettings) -> Editor:
+    """The editor that is audited, its adapter loaded and off.
+
+    Raises:
+        ValueError: what `load_editor` and `Editor.load_adapter` raise.
+    """
+    editor = load_editor(settings.pipeline, device=settings.device, dtype=getattr(torch, settings.dtype))
+    if settings.adapter is not None:
+        editor.load_adapter(settings.adapter)
+    return editor
+
+
+def read_frames(settings: AuditSettings, editor: Editor) -> np.ndarray:
+    """The clip's frames, square, of the size asked for or that of the pipeline's training.
+
+    Raises:
+        ValueError: what `read_video` raises: nothing to decode, or fewer than 3 frames.
+    """
+    return read_video(
+        settings.video,
+        size=settings.size or editor.frame_size,
+        max_frames=settings.num_frames,
+        min_frames=MINIMUM_FRAMES,
+    )
+
+
+def check(settings: AuditSettings, editor: Editor) -> None:
+    """Refuses, before anything is written, what a later stage would refuse.
+
+    Raises:
+        ValueError: a clip that cannot be read or has fewer than 3 frames, a size that the pipeline does not take, layers
+            that are not there, a number of steps that the schedule does not have, captions that are too long.
+    """
+    editor.to_latents(read_frames(settings, editor)[:1])
+    select_layers(editor.pipeline.unet, settings.layers)
+    noise_ladder(editor.pipeline.scheduler, settings.num_steps, editor.dtype)
+    for prompt in (settings.prompt, settings.edit or ""):
+        editor.encode_prompt(prompt)
+
+
+def clip(context: Context) -> None:
+    """The frames, their latents, and what the autoencoder alone makes of them."""
+    settings, editor = context.settings, context.editor
+    frames = read_frames(settings, editor)
+    latents = editor.to_latents(frames)
+    decoded = editor.to_frames(latents)
+    parameters = editor.adapter_parameters()
+    file = editor.lora_file
+    context.draft.arrays = {"frames": frames, "latents": context.array(latents), "decoded": decoded}
+    context.draft.values = {
+        "shape": list(frames.shape),
+        "latent_shape": list(latents.shape),
+        "sha256": digest_array(frames),
+        "has_autoencoder": editor.pipeline.vae is not None,
+        "decoding_error": _pixel_error(decoded, frames),
+        "unet_parameters": sum(weight.numel() for weight in editor.pipeline.unet.parameters())
+        - sum(weight.numel() for name, weight in parameters.items() if not name.startswith("tokens.")),
+        "adapter": None
+        if settings.adapter is None
+        else {
+            "parameters": sum(weight.numel() for weight in parameters.values()),
+            "layers": len(editor.adapter_update_norms()),
+            "ranks": None if file is None else file.ranks,
+            "alpha_source": None if file is None else file.alpha_source,
+            "text_encoder_weights_ignored": 0 if file is None else file.ignored,
+            "update_norm": math.sqrt(sum(norm**2 for norm in editor.adapter_update_norms().values())),
+        },
+    }
+
+
+def inversion(context: Context, *, adapter: bool) -> None:
+    """The inversion of the clip, as diffusers inverts."""
+    settings = context.settings
+    found = context.editor.invert(
+        context.tensor(context.inputs["clip"].arrays["latents"]),
+        settings.prompt,
+        num_steps=settings.num_steps,
+        adapter=adapter,
+        frames_at_once=settings.frames_at_once,
+        progress=context.progress,
+    )
+    context.draft.arrays = {
+        "latents": context.array(found.latents),
+        "predictions": context.array(found.predictions),
+        "timesteps": found.timesteps,
+        "alphas_cumprod": found.alphas_cumprod,
+    }
+
+
+def round_trip(context: Context, *, inversion: str, adapter: bool, guided: bool = False, base: str | None = None) -> None:
+    """Sampling from the end of an inversion: error, bound, and what each step adds to it.
+
+    Args:
+        inversion: name of the stored inversion.
+        adapter: on or off in sampling.
+        guided: sample with the guidance asked for.
+        base: name of the stored round trip by the network that inverted; the difference of the two networks is then
+            told apart from the inversion's own defects.
+    """
+    settings, source = context.settings, context.inputs["clip"]
+    record = record_round_trip(
+        context.editor,
+        context.tensor(source.arrays["latents"]),
+        settings.prompt,
+        settings.num_steps,
+        "",
+        adapter=adapter,
+        guidance_scale=settings.guidance_scale if guided else 1.0,
+        inversion=context.trajectory(inversion),
+        frames_at_once=settings.frames_at_once,
+        any_dtype=True,
+        progress=lambda done, total: context.progress(done - settings.num_steps, total - settings.num_steps),
+    )
+    trip = recorded_round_trip(record)
+    before = None
+    if base is not None:
+        before = recorded_round_trip(_replaced(record, context.inputs[base].arrays["predictions_at_inversion"]))
+    reconstructed = context.editor.to_frames(context.tensor(record.sampling[0]))
+    context.draft.arrays = {"predictions_at_inversion": context.array(record.predictions_at_inversion)}
+    context.draft.values = {
+        **_explained(trip, before),
+        "noise_rms": float(np.sqrt(np.mean(record.inversion[-1] ** 2))),
+        "timesteps": [int(timestep) for timestep in context.inputs[inversion].arrays["timesteps"][1:]],
+        "pixel_error": _pixel_error(reconstructed, source.arrays["decoded"]),
+    }
+
+
+def _replaced(record: RoundTripRecord, predictions_at_inversion: np.ndarray) -> RoundTripRecord:
+    fields = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return RoundTripRecord(**{**fields, "predictions_at_inversion": predictions_at_inversion.astype(np.float64)})
+
+
+def _explained(trip: RoundTrip, before: RoundTrip | None) -> dict[str, Any]:
+    """Error, bounds and shares of a round trip, all relative to the clip.
+
+    What the recorded steps miss of the exact recursion is the rounding of the networks' dtype. It is measured, and
+    counted among the defects, so that the bounds hold in every dtype.
+    """
+    scale = float(np.linalg.norm(trip.inversion[0]))
+    growth, residuals = path_growth(trip), identity_residuals(trip)
+    defects = np.linalg.norm(trip.defects, axis=1)
+    passed_on = np.concatenate([[1.0], np.cumprod(growth[:-1])])
+    values = {
+        "error": float(np.linalg.norm(trip.errors[0])) / scale,
+        "bound": float(round_trip_bound(defects + residuals, growth)) / scale,
+        "two_point_bound": float(round_trip_bound(defects + residuals, two_point_growth(trip))) / scale,
+        "rounding_share": float(round_trip_bound(residuals, growth)) / scale,
+        "contributions": [float(value) for value in defects * passed_on / scale],
+        "budget": relative_budget(instances.operations(num_steps=len(defects))),
+    }
+    if before is not None:
+        own = np.linalg.norm(before.defects, axis=1)
+        change = np.linalg.norm(trip.predictions_at_inversion - before.predictions_at_inversion, axis=1)
+        steps = np.asarray(trip.steps)
+        values |= {
+            "mismatch_bound": float(adapter_mismatch_bound(own + residuals, trip.sigmas, change, growth)) / scale,
+            "own_contributions": [float(value) for value in own * passed_on / scale],
+            "mismatch_contributions": [float(value) for value in steps * change * passed_on / scale],
+        }
+    return values
+
+
+def fixed_point(context: Context, *, iterations: int, adapter: bool) -> None:
+    """The round trip when every inverse step is iterated towards its fixed point."""
+    settings, source = context.settings, context.inputs["clip"]
+    latents = context.tensor(source.arrays["latents"])
+    options = {"num_steps": settings.num_steps, "adapter": adapter, "frames_at_once": settings.frames_at_once}
+    total = 2 * settings.num_steps
+
+    def report(offset: int) -> Callable[[int, int], None]:
+        return lambda done, _: context.progress(offset + done, total)
+
+    found = context.editor.invert(
+        latents, settings.prompt, fixed_point_iterations=iterations, progress=report(0), **options
+    )
+    back = context.editor.sample(
+        found.latents[-1], settings.prompt, progress=report(settings.num_steps), **options
+    ).latents[0]
+    error = torch.linalg.vector_norm((back - latents).double()) / torch.linalg.vector_norm(latents.double())
+    context.draft.values = {
+        "error": float(error),
+        "pixel_error": _pixel_error(context.editor.to_frames(back), source.arrays["decoded"]),
+    }
+
+
+def edit(context: Context, *, inversion: str, adapter: bool) -> None:
+    """The edit: the inversion sampled under the caption of the edit, with guidance."""
+    settings, source = context.settings, context.inputs["clip"]
+    top = context.trajectory(inversion).latents[-1]
+    sampled = context.editor.sample(
+        top,
+        settings.edit,
+        num_steps=settings.num_steps,
+        adapter=adapter,
+        guidance_scale=settings.guidance_scale,
+        frames_at_once=settings.frames_at_once,
+        progress=context.progress,
+    )
+    frames = context.editor.to_frames(sampled.latents[0])
+    context.draft.arrays = {"frames": frames}
+    context.draft.values = {"change": _pixel_error(frames, source.arrays["decoded"])}
+
+
+def _pixel_error(frames: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
+    """Root mean square and largest difference, in steps of 8 bits."""
+    difference = LARGEST_LEVEL * (frames.astype(np.float64) - wanted)
+    return {"rms": float(np.sqrt(np.mean(difference**2))), "largest": float(np.max(np.abs(difference)))}
+
+
+def chosen_levels(num_steps: int) -> list[int]:
+    """The levels at which features are taken."""
+    return sorted({round(level) for level in np.linspace(1, num_steps, NUM_LEVELS)})
+
+
+def features(context: Context, *, inversion: str, adapter: bool) -> None:
+    """Norms, similarities and curvature of every chosen layer at three noise levels of the inversion."""
+    settings, arrays = context.settings, context.inputs[inversion].arrays
+    levels = chosen_levels(settings.num_steps)
+    records = []
+    for number, level in enumerate(levels):
+        timestep = int(arrays["timesteps"][level])
+        reduced = context.editor.reduced_features(
+            context.tensor(arrays["latents"][level]),
+            timestep,
+            settings.prompt,
+            adapter=adapter,
+            layers=settings.layers,
+            frames_at_once=settings.frames_at_once,
+        )
+        records += [
+            {"layer": layer, "level": level, "timestep": timestep, **describe_features(layer_features)}
+            for layer, layer_features in reduced.items()
+        ]
+        context.progress(number + 1, len(levels))
+    context.draft.values = records
+
+
+def describe_features(reduced: ReducedFeatures) -> dict[str, Any]:
+    """What the reduced features of one layer say about the temporal loss, as JSON values."""
+    norms, cosines = reduced.norms, reduced.similarities
+    pixel_norms, pixel_cosines = reduced.pixel_norms, reduced.pixel_similarities
+    alive = np.isfinite(pixel_norms) & (pixel_norms > 0)
+    dead = np.argwhere(~alive)
+    values: dict[str, Any] = {
+        "shape": [reduced.num_frames, *reduced.shape],
+        "norms": _finite(norms),
+        "similarities": _finite(cosines),
+        "problem": None,
+        "flat": _flat(cosines),
+        "pixels": {
+            "count": int(pixel_norms.size),
+            "dead": len(dead),
+            "first_dead": [int(index) for index in dead[0]] if len(dead) else None,
+            "least_living_norm": float(np.min(pixel_norms[alive])) if alive.any() else None,
+            "flat": _flat(pixel_cosines),
+        },
+    }
+    try:
+        gram = reduced.gram()
+    except ValueError as error:
+        return {**values, "problem": str(error), "loss": None, "certificate": None, "proved_step": None}
+    return {
+        **values,
+        "loss": float(np.mean(np.diff(cosines) ** 2)),
+        "certificate": asdict(certify_gram(gram)),
+        # Rounding could have raised the least norm by this much.
+        "proved_step": feature_step_limit(gram.num_frames, float(np.min(norms)) * (1 - gram.error)),
+    }
+
+
+def _flat(cosines: np.ndarray) -> str | None:
+    """The rule of the companion code's loss; where no similarity exists it has nothing to say."""
+    known = cosines[np.isfinite(cosines)]
+    return degenerate_similarities(known) if known.size else None
+
+
+def _finite(values: Any) -> Any:
+    """JSON values, None where a number is not finite."""
+    if np.ndim(values) == 0:
+        return float(values) if np.isfinite(values) else None
+    return [_finite(value) for value in np.asarray(values)]
+
+
+def sharpness(context: Context, *, inversion: str) -> None:
+    """Sharpness of the temporal loss in the adapter's parameters and the steps that lower it, at three noise levels.
+
+    Without an adapter those of the one that training would start from.
+    """
+    settings, arrays, editor = context.settings, context.inputs[inversion].arrays, context.editor
+    fresh = not editor.has_adapter
+    if fresh:
+        editor.add_adapter(seed=settings.seed)
+    levels, rows = chosen_levels(settings.num_steps), []
+    try:
+        for number, level in enumerate(levels):
+            latents, timestep = context.tensor(arrays["latents"][level]), int(arrays["timesteps"][level])
+            share = 100 // len(levels)
+
+            def report(done: int, total: int, start: int = share * number, length: int = share // 2) -> None:
+                context.progress(start + length * done // total, 100)
+
+            def report_step(done: int, total: int, start: int = share * number + share // 2) -> None:
+                context.progress(start + share // 2 * done // total, 100)
+
+            where = (editor, latents, timestep, settings.prompt)
+            found = adapter_curvature(*where, layers=settings.layers, progress=report)
+            step = safe_step(
+                *where,
+                found,
+                layers=settings.layers,
+                frames_at_once=settings.frames_at_once,
+                progress=report_step,
+            )
+            rows.append(
+                {
+                    "level": level,
+                    "timestep": timestep,
+                    **asdict(found.model),
+                    "largest_safe_step": step.largest,
+                    "smallest_unsafe_step": _finite(step.unsafe),
+                    "tried": [list(pair) for pair in step.tried],
+                }
+            )
+    finally:
+        if fresh:
+            editor.remove_adapter()
+    context.draft.values = {"fresh": fresh, "parameters": found.num_parameters, "levels": rows}
+
+
+def schedulers(context: Context) -> None:
+    """The pair that the pipeline's own configuration describes, and the pair that the audit used."""
+    settings = context.settings
+    stored = read_scheduler_config(settings.pipeline)
+    used = context.editor.pipeline.scheduler
+    described = ddim_scheduler(stored)
+    changed = {
+        name: [described.config[name], used.config[name]]
+        for name in ("clip_sample", "thresholding", "timestep_spacing")
+        if described.config[name] != used.config[name]
+    }
+    context.draft.values = {
+        "stored_class": stored.get("_class_name", "DDIMScheduler"),
+        "changed": changed,
+        "stored": _scheduler_values(audit_schedulers(described, num_steps=settings.num_steps)),
+        "used": _scheduler_values(audit_schedulers(used, num_steps=settings.num_steps)),
+    }
+
+
+def _scheduler_values(found: SchedulerAudit) -> dict[str, Any]:
+    return {**asdict(found), "mismatches": [asdict(mismatch) for mismatch in found.mismatches]}
+
+
+def largest_contributions(contributions: Sequence[float], count: int = 5) -> tuple[list[int], float]:
+    """The steps that add most to a bound, the largest first, and their share of it."""
+    order = np.argsort(contributions)[::-1][:count]
+    total = float(np.sum(contributions))
+    return [int(step) for step in order], float(np.sum(np.asarray(contributions)[order])) / total if total else 0.0

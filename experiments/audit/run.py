@@ -1,0 +1,270 @@
+"""The audit: from somebody's pipeline, adapter and clip to audit.json, report.html and figures, reusing every stored
+result that nothing has changed for.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.audit import answers, measure
+from experiments.audit.measure import Context
+from experiments.audit.settings import AuditSettings
+from experiments.editor.editor import Editor
+from experiments.editor.video import write_video
+from experiments.files import whole_file
+from experiments.report.audit import current_commit
+from experiments.report.page import PIPELINE_AUDIT, write_report
+from experiments.reproduce import Observer, Silent, digest_of, weights_digest
+from experiments.store import Draft, Entry, Store, canonical_json, library_versions, source_digest
+from experiments.studies import AUDIT_FIGURES, describe, find_study
+from experiments.studies.style import write_figure
+
+FORMAT = 1
+EDIT_FILE = "edit.mp4"
+
+_PLUMBING = ("experiments.audit.settings", "experiments.settings", "experiments.store")
+_NETWORK = ("device", "dtype", "frames_at_once")
+_SAMPLING = (*_NETWORK, "prompt", "num_steps")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stored result: what it needs, which settings it reads, and how it is made."""
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    settings: tuple[str, ...]
+    make: Callable[[Context], None]
+
+
+def stages(settings: AuditSettings) -> Iterator[Stage]:
+    """The stages of an audit in order, but for the fixed-point iterations, which go on while they help."""
+    adapted = settings.adapter is not None
+    yield Stage("clip", "Read the clip", (), (*_NETWORK, "num_frames", "size"), measure.clip)
+    yield Stage("schedulers", "Check the schedulers", (), ("num_steps",), measure.schedulers)
+    main = "inversion_on" if adapted else "inversion_off"
+    for name, adapter in (("inversion_off", False), ("inversion_on", True)) if adapted else (("inversion_off", False),):
+        title = "Invert with the adapter" if adapter else "Invert"
+        yield Stage(name, title, ("clip",), _SAMPLING, functools.partial(measure.inversion, adapter=adapter))
+    trip = functools.partial(measure.round_trip, inversion=main, adapter=adapted)
+    yield Stage("round_trip", "Sample back", ("clip", main), _SAMPLING, trip)
+    if adapted:
+        off = functools.partial(measure.round_trip, inversion="inversion_off", adapter=False)
+        yield Stage("round_trip_off", "Sample back without the adapter", ("clip", "inversion_off"), _SAMPLING, off)
+        mismatch = functools.partial(
+            measure.round_trip, inversion="inversion_off", adapter=True, base="round_trip_off"
+        )
+        needs = ("clip", "inversion_off", "round_trip_off")
+        yield Stage("round_trip_mismatch", "Sample with the adapter, inverted without", needs, _SAMPLING, mismatch)
+    if settings.prompt != "" and settings.guidance_scale != 1:
+        guided = functools.partial(measure.round_trip, inversion=main, adapter=adapted, guided=True, base="round_trip")
+        needs = ("clip", main, "round_trip")
+        yield Stage("round_trip_guided", "Sample back with guidance", needs, (*_SAMPLING, "guidance_scale"), guided)
+    if settings.edit is not None:
+        make = functools.partial(measure.edit, inversion=main, adapter=adapted)
+        yield Stage("edit", "Edit", ("clip", main), (*_SAMPLING, "edit", "guidance_scale"), make)
+    make = functools.partial(measure.features, inversion=main, adapter=adapted)
+    yield Stage("features", "Capture features", ("clip", main), (*_SAMPLING, "layers"), make)
+    make = functools.partial(measure.sharpness, inversion=main)
+    yield Stage("sharpness", "Measure the sharpness", ("clip", main), (*_SAMPLING, "layers", "seed"), make)
+
+
+def _fixed_point_stage(settings: AuditSettings, count: int) -> Stage:
+    make = functools.partial(measure.fixed_point, iterations=count, adapter=settings.adapter is not None)
+    title = f"Iterate to the fixed point, {count} {'time' if count == 1 else 'times'}"
+    return Stage(f"fixed_point_{count}", title, ("clip",), _SAMPLING, make)
+
+
+class _Run:
+    """The stages of one audit, made or reused in order."""
+
+    def __init__(self, settings: AuditSettings, store: Store, observer: Observer) -> None:
+        self.settings = settings
+        self.store = store
+        self.observer = observer
+        self.entries: dict[str, Entry] = {}
+        self.digests = {
+            "weights": weights_digest(settings.pipeline),
+            "adapter": None if settings.adapter is None else digest_of(settings.adapter),
+            "video": digest_of(settings.video),
+        }
+        self.base = {
+            "versions": library_versions(),
+            "source": source_digest(["experiments.audit.measure"], exclude=_PLUMBING),
+            **self.digests,
+        }
+
+    @functools.cached_property
+    def editor(self) -> Editor:
+        return measure.load(self.settings)
+
+    def fetch(self, stage: Stage) -> Entry:
+        ingredients = {
+            "stage": stage.name,
+            "settings": self.settings.select(stage.settings),
+            "inputs": {name: self.entries[name].key for name in stage.needs},
+            **self.base,
+        }
+        progress = self.observer.stage(stage.name, stage.title)
+
+        def make(draft: Draft) -> None:
+            inputs = {name: self.entries[name] for name in stage.needs}
+            with memory_named(stage.title, self.settings):
+                stage.make(Context(self.settings, lambda: self.editor, inputs, draft, progress))
+
+        entry, reused = self.store.fetch(stage.name, ingredients, make)
+        self.observer.finished(stage.name, reused)
+        self.entries[stage.name] = entry
+        return entry
+
+
+@contextmanager
+def memory_named(title: str, settings: AuditSettings) -> Iterator[None]:
+    """Turns running out of memory into a ValueError that says in which stage, and what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(title, settings) from error
+    except RuntimeError as error:
+        # On the CPU torch has no class for it.
+        if "allocate memory" not in str(error):
+            raise
+        raise _out_of_memory(title, settings) from error
+
+
+def _out_of_memory(title: str, settings: AuditSettings) -> ValueError:
+    smaller = []
+    if settings.frames_at_once > 1:
+        smaller.append("--frames-at-once 1")
+    if settings.dtype in ("float32", "float64"):
+        smaller.append("--dtype float16" if settings.device != "cpu" else "--dtype bfloat16")
+    smaller += ["a smaller --size", "fewer --frames"]
+    return ValueError(
+        f"out of memory on {settings.device} ({title.lower()}; {settings.frames_at_once} frames at once, dtype"
+        f" {settings.dtype}); try {', '.join(smaller)}: what was computed so far is kept"
+    )
+
+
+def audit_pipeline(settings: AuditSettings, out: Path, *, observer: Observer | None = None) -> dict[str, Any]:
+    """Run an audit.
+
+    Args:
+        out: folder of the results; created when missing. A run in the same folder reuses what is unchanged, and one
+            that was killed goes on where it was.
+        observer: told about progress; None is silent.
+
+    Returns:
+        The content of audit.json.
+
+    Raises:
+        ValueError: what the settings ask for is not there or cannot be read, the memory does not suffice, or another
+            run uses the folder. Then `out` is as it was, but for stored results that are whole.
+    """
+    observer = observer or Silent()
+    if settings.device == "cpu":
+        # Refuses, instead of silently taking, a kernel that sums in an order that depends on the threads' timing.
+        torch.use_deterministic_algorithms(True)
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give a folder")
+    store = Store(out / "store", observer.note)
+    run = _Run(settings, store, observer)
+    if not store.folder.exists():
+        # A mistake in the call must not leave a folder behind.
+        load = observer.stage("load", "Load the pipeline")
+        with memory_named("Load the pipeline", settings):
+            measure.check(settings, run.editor)
+        load(1, 1)
+        observer.finished("load", False)
+    with store.lock():
+        for stage in stages(settings):
+            run.fetch(stage)
+        for count in range(1, settings.fixed_point_iterations + 1):
+            before = run.entries["round_trip" if count == 1 else f"fixed_point_{count - 1}"]
+            if before.values["pixel_error"]["largest"] <= answers.INVISIBLE:
+                break
+            run.fetch(_fixed_point_stage(settings, count))
+        values = {name: entry.values for name, entry in run.entries.items()}
+        drawings = [
+            (name, describe(find_study(name), data)) for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
+        ]
+        # As it will be read: lists for tuples.
+        result = json.loads(canonical_json(_build(run, values, drawings)))
+        (out / "figures").mkdir(exist_ok=True)
+        for name, content in drawings:
+            write_figure(out / "figures", name, content)
+        if "edit" in run.entries:
+            write_video(out / EDIT_FILE, run.entries["edit"].arrays["frames"])
+        with whole_file(out / "audit.json") as temporary:
+            temporary.write_text(canonical_json(result), encoding="utf-8")
+        write_report(out)
+    return result
+
+
+def _figure_data(values: Mapping[str, Any]) -> tuple[dict, dict]:
+    """What the two figures are drawn from, in the order of AUDIT_FIGURES."""
+    features = {
+        "group": "C1",
+        "records": [
+            {
+                "layer": record["layer"],
+                "timestep": record["timestep"],
+                "proved": record["proved_step"],
+                "certified": 2 / record["certificate"]["upper"] if record["certificate"]["upper"] > 0 else None,
+            }
+            for record in values["features"]
+            if not record["problem"]
+        ],
+    }
+    trip = values["round_trip"]
+    names = {"round_trip": "plain", "round_trip_mismatch": "adapter in\nsampling only", "round_trip_guided": "guidance"}
+    fixed = [trip] + [
+        values[f"fixed_point_{count}"] for count in range(1, len(values)) if f"fixed_point_{count}" in values
+    ]
+    trips = {
+        "group": "C3",
+        "error": trip["error"],
+        "contributions": trip["contributions"],
+        "trips": [
+            {"name": label, "error": values[name]["error"], "bound": values[name]["bound"]}
+            for name, label in names.items()
+            if name in values
+        ],
+        "largest_pixel_errors": [row["pixel_error"]["largest"] for row in fixed],
+    }
+    return features, trips
+
+
+def _build(run: _Run, values: Mapping[str, Any], drawings: list[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    settings = run.settings.select(tuple(AuditSettings.__dataclass_fields__))
+    # A path says where a file lay on one machine; its name and digest say what it was.
+    for name in ("video", "pipeline", "adapter"):
+        if settings[name] is not None and Path(settings[name]).exists():
+            settings[name] = Path(settings[name]).resolve().name
+    found = answers.failures(values)
+    return {
+        "format": FORMAT,
+        "kind": PIPELINE_AUDIT,
+        **library_versions(("framebound",)),
+        "commit": current_commit(),
+        "settings": settings,
+        "versions": {"python": ".".join(map(str, sys.version_info[:3])), **run.base["versions"]},
+        "digests": run.digests,
+        "clip": values["clip"],
+        "kinds": answers.KINDS,
+        "answers": answers.answer_all(run.settings, values),
+        "passed": not found,
+        "failures": found,
+        "figures": [
+            {name: content[name] for name in ("caption", "alt")} | {"name": figure} for figure, content in drawings
+        ],
+        "measured": {name: value for name, value in values.items() if name != "clip"},
+    }
