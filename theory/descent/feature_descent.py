@@ -92,6 +92,22 @@ def exact_step_limit(num_frames: int, min_norm: float) -> float:
     return 2 * min_norm**2 / upper_curvature_constant(num_frames)
 
 
+def check_run(num_frames: int, min_norm: float, max_norm: float, step_size: float, num_steps: int) -> float:
+    """The step limit, after checking what a rate of descent is asked for.
+
+    Raises:
+        ValueError: see `feature_step_limit`; max_norm below min_norm or not finite; step_size outside (0, limit); num_steps < 0.
+    """
+    limit = feature_step_limit(num_frames, min_norm)
+    if not min_norm <= max_norm < math.inf:
+        raise ValueError(f"max_norm = {max_norm}; a finite number of at least min_norm = {min_norm} is needed")
+    if not 0 < step_size < limit:
+        raise ValueError(f"step_size = {step_size}; it must lie in (0, {limit:.6g}), below feature_step_limit")
+    if num_steps < 0:
+        raise ValueError(f"num_steps = {num_steps}; a number >= 0 is needed")
+    return limit
+
+
 def check_step_size(step_size: Any) -> None:
     """Raise ValueError unless the step size is one finite number above 0; under a JAX transformation only the shape is checked."""
     if np.ndim(step_size) != 0:

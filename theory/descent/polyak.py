@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
-from theory.descent.feature_descent import feature_step_limit, gradient
+from theory.descent.feature_descent import check_run, gradient
 from theory.descent.instances import chain, draw_normals, profile
 from theory.descent.landscape import LEAST_SWING
 from theory.evidence import Evidence
@@ -85,15 +85,9 @@ def linear_loss_bound(
     Raises:
         ValueError: an argument outside the range above; a loss above the limit, which the message names.
     """
-    limit = feature_step_limit(num_frames, min_norm)
+    limit = check_run(num_frames, min_norm, max_norm, step_size, num_steps)
     if not 0 <= largest_similarity < 1:
         raise ValueError(f"largest_similarity = {largest_similarity}; it must lie in [0, 1): the rate vanishes where neighbours are parallel")
-    if not min_norm <= max_norm < math.inf:
-        raise ValueError(f"max_norm = {max_norm}; a finite number of at least min_norm = {min_norm} is needed")
-    if not 0 < step_size < limit:
-        raise ValueError(f"step_size = {step_size}; it must lie in (0, {limit:.6g}), below feature_step_limit")
-    if num_steps < 0:
-        raise ValueError(f"num_steps = {num_steps}; a number >= 0 is needed")
     if not (math.isfinite(initial_loss) and initial_loss >= 0):
         raise ValueError(f"initial_loss = {initial_loss}; a finite number of at least 0 is needed")
     share = 1 - step_size / limit
