@@ -1,4 +1,5 @@
-r"""A step of any size: what it can gain or lose, from the norm that each frame has now; so descent settles for every eta.
+r"""A step of any size: what it can gain or lose, from the norm that each frame has now; so descent settles for every
+eta.
 
 Statement. Let F be N >= 3 frames with ||F_t|| >= r_t > 0, and F' = F - eta grad L(F) with any eta > 0. With x_t = eta
 ||grad_t L|| / r_t and psi(x) = x arctan x - log(1 + x^2) / 2,
@@ -9,18 +10,19 @@ with C+_N of C1.upper-curvature. Every frame enters with its own norm, and a lon
 along descent with one eta, from norms r_t, with z_t = eta C+_N / (2 r_t^2):
 
 * a frame raises the loss only while z_t > 1; from where all z_t <= 1 descent is monotone;
-* the total ascent is finite, at most A = sum over z_t > 1 of (C+_N/2) (log z_t - 1 + 1/z_t) + 2 G_N^2 z_t (z_t - 1) / C+_N,
-  and at most (4 + C+_N psi(1)) times the sum over z_t > 1 of 1 + log_2 z_t, which grows like log eta;
+* the total ascent is finite, at most A = sum over z_t > 1 of (C+_N/2) (log z_t - 1 + 1/z_t) + 2 G_N^2 z_t (z_t - 1) /
+  C+_N, and at most (4 + C+_N psi(1)) times the sum over z_t > 1 of 1 + log_2 z_t, which grows like log eta;
 * the norms are bounded, the gradient tends to 0, and the loss converges to a critical value.
 
 Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t|| >= r_t > 0 for every frame t.
 
-**Tight** in dimension d >= 2: approached by small displacements of frames with s = 0, u_{t+2} = -u_t, whatever the norm.
+**Tight** in dimension d >= 2: approached by small displacements of frames with s = 0, u_{t+2} = -u_t, whatever the
+norm.
 
-In the paper: not there; its range of learning rates is read as 0 < eta < 2/L, and this says what happens outside. Proof:
-paper_notes.md, section C2.any-step.
+In the paper: not there; its range of learning rates is read as 0 < eta < 2/L, and this says what happens outside.
+Proof: paper_notes.md, section C2.any-step.
 """
 
 import functools
@@ -56,7 +58,10 @@ def _check_norms(norms: Any) -> np.ndarray:
         raise ValueError(f"norms have shape {array.shape}; one norm for each frame is needed")
     bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
     if bad.size:
-        raise ValueError(f"frame {bad[0]} has norm {array[bad[0]]}; a finite number above 0 is needed: the loss has no gradient at a zero frame")
+        raise ValueError(
+            f"frame {bad[0]} has norm {array[bad[0]]}; a finite number above 0 is needed: the loss has no gradient at a "
+            "zero frame"
+        )
     return array
 
 
@@ -102,19 +107,23 @@ def _logarithmic_bound(norms: np.ndarray, step_size: float) -> float:
 def norm_bound(norms: Any, step_size: float) -> float:
     """A bound on every norm that descent on the features reaches, for any step size.
 
-        r^2 <= max(max_t r_t^2, eta C) + eta^2 G^2 / min_t r_t^2 + 2 eta (4 + A),   A the first bound on the total ascent
+        r^2 <= max(max_t r_t^2, eta C) + eta^2 G^2 / min_t r_t^2 + 2 eta (4 + A_1)
+
+    with A_1 the first of the two bounds on the total ascent.
 
     Args, raises: as `total_ascent_bound`. Source: paper_notes.md, C2.any-step.
     """
     array = _check_norms(norms)
     check_step_size(step_size)
-    constant, jump = upper_curvature_constant(array.size), (step_size * gradient_constant(array.size) / np.min(array)) ** 2
+    constant, steepest = upper_curvature_constant(array.size), gradient_constant(array.size)
+    jump = (step_size * steepest / np.min(array)) ** 2
     settled = max(float(np.max(array)) ** 2, step_size * constant)
     return math.sqrt(settled + float(jump) + 2 * step_size * (4 + _integral_bound(array, step_size)))
 
 
 def relative_spread(relative_step: jax.Array) -> jax.Array:
-    """2 psi(x) / x^2 = 2 int_0^1 (1 - tau) / (1 + tau^2 x^2) dtau, from 1 at x = 0 down to 0; by its series where psi cancels."""
+    """2 psi(x) / x^2 = 2 int_0^1 (1 - tau) / (1 + tau^2 x^2) dtau, from 1 at x = 0 down to 0; by its series where psi
+    cancels."""
     small = relative_step < 0.25
     inside, outside = jnp.where(small, relative_step, 0.0), jnp.where(small, 1.0, relative_step)
     # 1 - x^2/6 + x^4/15 - ..: the 13th term is below 1e-16 at x = 1/4.
@@ -125,8 +134,8 @@ def relative_spread(relative_step: jax.Array) -> jax.Array:
 
 
 def step_remainder(instance: Instance) -> jax.Array:
-    """[L(F') - L(F) + eta ||grad L||^2] / eta'^2, eta' = eta max |grad L|, without cancellation; 0 for a negative one, where a
-    step gains more than promised."""
+    """[L(F') - L(F) + eta ||grad L||^2] / eta'^2, eta' = eta max |grad L|, without cancellation; 0 for a negative one,
+    where a step gains more than promised."""
     direction, scaled = scaled_step(instance["frames"], instance["step_size"])
     _, _, weights = slopes(instance["frames"])
     first, second = similarity_expansion(instance["frames"], direction, scaled)
@@ -142,7 +151,8 @@ def _bound(instance: Instance, power: int = 1, early: float = 1.0) -> jax.Array:
 
 
 def _largest_norm_for_all(instance: Instance) -> jax.Array:
-    return _bound(dict(instance) | {"least_norms": jnp.full_like(instance["least_norms"], jnp.max(instance["least_norms"]))})
+    norms = instance["least_norms"]
+    return _bound(dict(instance) | {"least_norms": jnp.full_like(norms, jnp.max(norms))})
 
 
 def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Instance:
@@ -160,9 +170,10 @@ def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Ins
 def _operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from the frames to either side, at the size of the bound.
 
-    A gradient, norms, projections and the expansion: dot products over d coordinates with a bounded number of operations
-    around each (counted as 32 (d + N)). A long step divides the terms of the expansion by the growth of the norms, as it
-    does the bound, but by one power of it fewer; the loss is at most 4 then, and the bound at least x arctan x.
+    A gradient, norms, projections and the expansion: dot products over d coordinates with a bounded number of
+    operations around each (counted as 32 (d + N)). A long step divides the terms of the expansion by the growth of the
+    norms, as it does the bound, but by one power of it fewer; the loss is at most 4 then, and the bound at least x
+    arctan x.
     """
     return 8 * 32 * (dimension + num_frames)
 
@@ -211,12 +222,13 @@ CLAIM = Claim(
     id="C2.any-step",
     title="What a step of any size can do, and why descent settles for every step size",
     statement=(
-        "A step of any size eta changes the loss by at most -eta times the squared gradient plus C+_N times the sum of psi(eta ||grad_t L|| / "
-        "||F_t||). So for every eta the loss rises by a finite amount in total, the norms stay bounded and the loss converges to a "
-        "critical value."
+        "A step of any size eta changes the loss by at most -eta times the squared gradient plus C+_N times the sum of "
+        "psi(eta ||grad_t L|| / ||F_t||). So for every eta the loss rises by a finite amount in total, the norms stay "
+        "bounded and the loss converges to a critical value."
     ),
     latex=(
-        r"L(F-\eta\nabla L) - L(F) + \eta\|\nabla L\|^2 \le C^+_N\sum_t\psi\Bigl(\frac{\eta\|\nabla_tL\|}{\|F_t\|}\Bigr),"
+        r"L(F-\eta\nabla L) - L(F) + \eta\|\nabla L\|^2 \le "
+        r"C^+_N\sum_t\psi\Bigl(\frac{\eta\|\nabla_tL\|}{\|F_t\|}\Bigr),"
         r"\quad \psi(x) = x\arctan x - \tfrac12\log(1+x^2)"
     ),
     hypotheses=(

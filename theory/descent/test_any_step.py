@@ -30,7 +30,8 @@ def runs(multiple: float):
     cloud = generator.normal(size=(STARTS, NUM_FRAMES, DIMENSION))
     line = generator.normal(size=(STARTS, 1, DIMENSION)) * generator.choice([-1.0, 1.0], size=(STARTS, NUM_FRAMES, 1))
     frames = np.where(np.arange(STARTS)[:, None, None] % 2, cloud, line + 1e-2 * cloud)
-    frames *= np.exp(generator.uniform(-1, 1, size=(STARTS, NUM_FRAMES, 1))) / np.linalg.norm(frames, axis=-1, keepdims=True)
+    frames /= np.linalg.norm(frames, axis=-1, keepdims=True)
+    frames *= np.exp(generator.uniform(-1, 1, size=(STARTS, NUM_FRAMES, 1)))
     least = np.linalg.norm(frames, axis=-1).min(axis=1)
     steps = np.array([multiple * 2 * norm**2 / upper_curvature_constant(NUM_FRAMES) for norm in least])
     run = jax.vmap(functools.partial(descend, num_steps=STEPS))(frames, steps)
@@ -51,7 +52,8 @@ def test_total_ascent_and_norms_are_bounded(multiple):
     starts = list(zip(norms[:, 0], steps, strict=True))
     bounds = np.array([total_ascent_bound(*start) for start in starts])
     assert np.all(ascents <= bounds + STEPS * LOSS_BUDGET)
-    assert np.all(norms.max(axis=(1, 2)) <= np.array([norm_bound(*start) for start in starts]) * (1 + relative_budget(STEPS)))
+    reach = np.array([norm_bound(*start) for start in starts])
+    assert np.all(norms.max(axis=(1, 2)) <= reach * (1 + relative_budget(STEPS)))
     if multiple >= 5:
         assert np.max(ascents) > 0.1, "no start ascended, so nothing was tested"
 
@@ -89,7 +91,8 @@ def test_spread_is_its_integral(relative_step):
         x = mpmath.mpf(relative_step)
         exact = 2 * (mpmath.quad(lambda tau: (1 - tau) / (1 + (tau * x) ** 2), [0, min(1, 1 / x), 1]))
     # Above the switch psi is a difference of terms up to 2 / x^2 times as large as itself.
-    assert float(relative_spread(jnp.asarray(relative_step))) == pytest.approx(float(exact), rel=relative_budget(16 * 48))
+    found = float(relative_spread(jnp.asarray(relative_step)))
+    assert found == pytest.approx(float(exact), rel=relative_budget(16 * 48))
 
 
 @pytest.mark.parametrize(
