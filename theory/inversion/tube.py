@@ -24,7 +24,7 @@ it is exact on Gaussian data in one dimension.
 In the paper: not there; bound A of C3.round-trip without a Lipschitz constant. Proof: paper_notes.md, section C3.tube.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
