@@ -21,7 +21,14 @@ import torch
 
 from experiments.editor.clips import CLIPS, caption, load_clip, resize_area
 from experiments.editor.editor import Editor
-from experiments.editor.inversion import Ladder, PredictNoise, invert_latents, noise_ladder, sample_latents
+from experiments.editor.inversion import (
+    Ladder,
+    PredictNoise,
+    Trajectory,
+    invert_latents,
+    noise_ladder,
+    sample_latents,
+)
 from experiments.editor.objective import train_adapter
 from experiments.editor.two_layer import FRAME_SIZE, load_two_layer, two_layer_latents
 from theory.evidence import Evidence, FeatureRecord, RoundTripRecord, TwoLayerRecord
@@ -62,22 +69,54 @@ def record_trip(
     Raises:
         ValueError: what `inversion.invert_latents` and `sample_latents` raise.
     """
-    num_steps = ladder.num_steps
-    total = 3 * num_steps
-
-    def report(offset: int) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, _: progress(offset + done, total)
-
+    total = 3 * ladder.num_steps
     with torch.no_grad():
         inversion = invert_latents(
-            invert or predict, latents, ladder, fixed_point_iterations=fixed_point_iterations, progress=report(0)
+            invert or predict,
+            latents,
+            ladder,
+            fixed_point_iterations=fixed_point_iterations,
+            progress=None if progress is None else lambda done, _: progress(done, total),
         )
-        sampling = sample_latents(predict, inversion.latents[-1], ladder, progress=report(num_steps))
+    return sample_back(
+        predict,
+        inversion,
+        ladder,
+        label,
+        progress=None if progress is None else lambda done, _: progress(ladder.num_steps + done, total),
+    )
+
+
+def sample_back(
+    predict: PredictNoise,
+    inversion: Trajectory,
+    ladder: Ladder,
+    label: str,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> RoundTripRecord:
+    """The second half of `record_trip`, from an inversion that is there already, whatever predictor made it.
+
+    Args:
+        progress: called with (steps and evaluations done, 2 num_steps).
+
+    Raises:
+        ValueError: what `inversion.sample_latents` raises.
+    """
+    num_steps = ladder.num_steps
+    total = 2 * num_steps
+    with torch.no_grad():
+        sampling = sample_latents(
+            predict,
+            inversion.latents[-1],
+            ladder,
+            progress=None if progress is None else lambda done, _: progress(done, total),
+        )
         at_inversion = []
         for level in range(1, num_steps + 1):
             at_inversion.append(predict(inversion.latents[level], int(inversion.timesteps[level])))
             if progress is not None:
-                progress(2 * num_steps + level, total)
+                progress(num_steps + level, total)
     return RoundTripRecord(
         label=label,
         alphas_cumprod=inversion.alphas_cumprod,
@@ -86,6 +125,37 @@ def record_trip(
         inversion_predictions=_array(inversion.predictions),
         sampling_predictions=_array(sampling.predictions),
         predictions_at_inversion=_array(torch.stack(at_inversion)),
+    )
+
+
+def recorded_inversion(record: RoundTripRecord, ladder: Ladder) -> Trajectory:
+    """The inversion of a record, to sample back from.
+
+    Raises:
+        ValueError: the record is of another ladder.
+    """
+    if not np.array_equal(record.alphas_cumprod, ladder.alphas_cumprod):
+        raise ValueError(
+            f"{record.label} has {len(record.alphas_cumprod) - 1} steps to alphas_cumprod "
+            f"{record.alphas_cumprod[-1]:.6g}, the ladder {ladder.num_steps} to {ladder.alphas_cumprod[-1]:.6g}; they "
+            "must be the same: make the ladder with the record's number of steps"
+        )
+    return Trajectory(
+        torch.from_numpy(record.inversion),
+        torch.from_numpy(record.inversion_predictions),
+        ladder.timesteps,
+        ladder.alphas_cumprod,
+    )
+
+
+def some_frames(record: RoundTripRecord, count: int) -> RoundTripRecord:
+    """The first frames of a record; the network sees each frame by itself, so this is the record of those frames."""
+    return RoundTripRecord(
+        label=record.label,
+        **{
+            field: record.alphas_cumprod if field == "alphas_cumprod" else getattr(record, field)[:, :count]
+            for field in _ROUND_TRIP_ARRAYS
+        },
     )
 
 

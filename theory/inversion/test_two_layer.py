@@ -103,7 +103,7 @@ def test_no_start_in_the_ball_leaves_the_tube(radius):
     slack = np.asarray(two_layer._slack(trip, traced))
     # Starts are rounded where they are added to z_N.
     rounded = radius + relative_budget(16) * float(jnp.linalg.norm(jnp.abs(trip.inversion[-1])) + radius)
-    tube = certify_two_layer(network, sigmas, trip.inversion, trip.defects, slack=slack, start_radius=rounded)
+    (tube,) = certify_two_layer(network, sigmas, trip.inversion, trip.defects, slack=slack, start_radii=[rounded])
 
     def errors(direction):
         moved = radius * direction / jnp.linalg.norm(direction)
@@ -128,7 +128,7 @@ def test_tube_is_finite_however_wide_it_starts():
     network = small_network(3)
     generator = np.random.default_rng(1)
     sigmas, states, defects = np.linspace(0, 2, 5), generator.normal(size=(5, 4)), 0.01 * generator.normal(size=(4, 4))
-    wide = certify_two_layer(network, sigmas, states, defects, start_radius=1e12)
+    (wide,) = certify_two_layer(network, sigmas, states, defects, start_radii=[1e12])
     factor = 1 + 0.5 * (0.5 + 2 * np.linalg.norm(network.outer, 2) * np.linalg.norm(network.inner, 2))
     assert wide.ball[0] <= 1e12 * factor**4
 
@@ -142,8 +142,8 @@ def test_faults_are_named():
         certify_two_layer(network._replace(biases=network.biases[1:]), sigmas, states, defects)
     with pytest.raises(ValueError, match=r"inner has shape \(4,\); \(units, dimension\) is needed"):
         certify_two_layer(network._replace(inner=network.inner[0]), sigmas, states, defects)
-    with pytest.raises(ValueError, match="start_radius = -1.0.*finite values >= 0"):
-        certify_two_layer(network, sigmas, states, defects, start_radius=-1.0)
+    with pytest.raises(ValueError, match=r"start_radii = \[-1.0\].*finite values >= 0"):
+        certify_two_layer(network, sigmas, states, defects, start_radii=[-1.0])
     with pytest.raises(ValueError, match="inversion holds 20 values that are not finite"):
         certify_two_layer(network, sigmas, states * np.nan, defects)
     with pytest.raises(ValueError, match=r"the matrix has shape \(3,\)"):

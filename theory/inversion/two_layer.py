@@ -200,38 +200,40 @@ def _each_at_once(function: Callable[[Any], tuple[Any, ...]], count: int) -> tup
     return jax.vmap(function)(jnp.arange(count))
 
 
-def _build_tube(
+class _Linearised(NamedTuple):
+    """What the recursions need of each step, and of the whole network."""
+
+    matrices: Any  # A_k, (N, dimension, dimension)
+    growth: Any  # (N,), bounds on ||A_k||
+    errors: Any  # (N,), rounding of A_k
+    caps: Any  # (N, units)
+    inner_rows: Any
+    inner_norm: Any
+    outer_norm: Any
+    gamma: float
+
+
+def _linearise(
     xp: Any,
     each: Callable[..., tuple[Any, ...]],
-    fold: Callable[..., tuple[Any, ...]],
     norm: Callable[[Any], Any],
     network: TwoLayer,
     steps: Any,
     states: Any,
-    defects: Any,
-    slack: Any,
-    start_radius: Any,
-    *,
     sharpness: Any = 1.0,
-    curvature: float = TANH_CURVATURE,
-    growth_shift: int = 0,
-) -> Tube:
-    """The two recursions, in NumPy or JAX.
+) -> _Linearised:
+    """The network's derivative along the inversion, in NumPy or JAX.
 
     Args:
-        each, fold: stack a function's results over the steps; fold goes down from the noise end and hands each
-            step the result of the one above.
+        each: stacks a function's results over the steps.
         norm: bounds a spectral norm from above.
-        curvature, growth_shift: other than by default only to plant an error.
     """
     units, dimension = network.inner.shape
     gamma = relative_budget(units + dimension + TANH_ROUNDINGS + instances.OPERATIONS_PER_STEP)
     inner_rows = instances.norms(network.inner)
-    inner_norm, outer_norm = norm(network.inner), norm(network.outer)
     sizes = _frobenius(network.inner) * _frobenius(network.outer)
 
     def linearised(step: Any) -> tuple[Any, Any, Any, Any]:
-        """A_k, a bound on its norm, the rounding of A_k, and c_i."""
         scale, state = network.scales[step + 1], states[step + 1]
         arguments = scale * (network.inner @ state) + network.biases[step + 1]
         slopes = 1 - xp.tanh(sharpness * arguments) ** 2
@@ -239,14 +241,38 @@ def _build_tube(
         slope_error = gamma * (
             1 + abs(scale) * xp.max(inner_rows) * (state**2).sum() ** 0.5 + xp.max(abs(network.biases[step + 1]))
         )
-        jacobian = network.skip[step + 1] * xp.eye(dimension) + scale * (network.outer * slopes[None, :]) @ network.inner
-        linear = xp.eye(dimension) - steps[step] * jacobian
+        bent = scale * (network.outer * slopes[None, :]) @ network.inner
+        matrix = xp.eye(dimension) - steps[step] * (network.skip[step + 1] * xp.eye(dimension) + bent)
         error = gamma * dimension**0.5 * (1 + abs(steps[step] * network.skip[step + 1])) + abs(
             steps[step] * scale
         ) * sizes * (gamma + slope_error)
-        return linear, norm(linear) + error, error, xp.maximum(slopes, 1 - slopes) + slope_error
+        return matrix, norm(matrix) + error, error, xp.maximum(slopes, 1 - slopes) + slope_error
 
-    linear, growth, errors, caps = each(linearised, steps.shape[0])
+    return _Linearised(
+        *each(linearised, steps.shape[0]), inner_rows, norm(network.inner), norm(network.outer), gamma
+    )
+
+
+def _widen(
+    xp: Any,
+    fold: Callable[..., tuple[Any, ...]],
+    network: TwoLayer,
+    linearised: _Linearised,
+    steps: Any,
+    defects: Any,
+    slack: Any,
+    start_radius: Any,
+    *,
+    curvature: float = TANH_CURVATURE,
+    growth_shift: int = 0,
+) -> Tube:
+    """The two recursions, in NumPy or JAX.
+
+    Args:
+        fold: stacks the results from the noise end down, each step given that of the one above.
+        curvature, growth_shift: other than by default only to plant an error.
+    """
+    matrices, growth, errors, caps, inner_rows, inner_norm, outer_norm, gamma = linearised
 
     def widened(state: tuple[Any, Any, Any], step: Any) -> tuple[Any, Any, Any]:
         moved, deviation, ball = state
@@ -260,11 +286,11 @@ def _build_tube(
         reach = scale * abs(network.inner @ moved) + rows * (deviation + gamma * given)
         bent = instances.norms(xp.minimum(curvature / 2 * reach**2, cap * reach))
         # The first-order error is known as well as its matrix and one product with it are.
-        rounding = errors[step] * given + gamma * (_frobenius(linear[step]) * given + defect) + slack[step]
+        rounding = errors[step] * given + gamma * (_frobenius(matrices[step]) * given + defect) + slack[step]
         deviation = gain * deviation + length * outer_norm * bent + rounding
-        return linear[step] @ moved - defects[step], (1 + gamma) * deviation, (1 + gamma) * ball
+        return matrices[step] @ moved - defects[step], (1 + gamma) * deviation, (1 + gamma) * ball
 
-    start = (xp.zeros(dimension), xp.asarray(start_radius), xp.asarray(start_radius))
+    start = (xp.zeros(matrices.shape[-1]), xp.asarray(start_radius), xp.asarray(start_radius))
     first_order, deviation, ball = fold(widened, start, steps.shape[0])
     return Tube(ball, first_order, deviation, growth)
 
@@ -276,8 +302,8 @@ def certify_two_layer(
     defects: Any,
     *,
     slack: Any = 0.0,
-    start_radius: float = 0.0,
-) -> Tube:
+    start_radii: Sequence[float] = (0.0,),
+) -> tuple[Tube, ...]:
     """Enclosures of every sampling trajectory that starts within a radius of where an inversion ended.
 
     Rounding is part of the radii: they hold for the exact network with these float64 weights.
@@ -288,7 +314,10 @@ def certify_two_layer(
         inversion: (N + 1, dimension) the states z_k, in the variables y = x / sqrt(alphas_cumprod).
         defects: (N, dimension) d_k = h_k (e_{k+1}(z_{k+1}) - e^_k).
         slack: how far a step of inversion and sampling together may lie from the exact ones, (N,) or a number >= 0.
-        start_radius: r_N >= 0, the largest ||w_N - z_N||.
+        start_radii: values of r_N >= 0, the largest ||w_N - z_N||; the derivative along the inversion is shared.
+
+    Returns:
+        A tube for each radius.
 
     Raises:
         ValueError: sizes that differ; values that are not finite; a negative slack or radius.
@@ -324,11 +353,12 @@ def certify_two_layer(
             raise ValueError(
                 f"{name} holds {np.count_nonzero(~np.isfinite(value))} values that are not finite; repair them first"
             )
-    if not (np.isfinite(start_radius) and start_radius >= 0 and (slack >= 0).all()):
-        raise ValueError(f"start_radius = {start_radius}, slack at least {slack.min()}; finite values >= 0 are needed")
-    return _build_tube(
-        np, _each_in_turn, _fold_in_turn, norm_bound, network, np.diff(sigmas), inversion, defects, slack, np.float64(start_radius)
-    )
+    radii = np.asarray(start_radii, dtype=np.float64)
+    if radii.ndim != 1 or not (np.isfinite(radii) & (radii >= 0)).all() or (slack < 0).any():
+        raise ValueError(f"start_radii = {start_radii}, slack at least {slack.min()}; finite values >= 0 are needed")
+    steps = np.diff(sigmas)
+    linearised = _linearise(np, _each_in_turn, norm_bound, network, steps, inversion)
+    return tuple(_widen(np, _fold_in_turn, network, linearised, steps, defects, slack, radius) for radius in radii)
 
 
 def _network(instance: Instance) -> TwoLayer:
@@ -360,19 +390,12 @@ def _slack(trip: RoundTrip, network: TwoLayer) -> jax.Array:
 
 def _tube_of(instance: Instance, **changes: Any) -> Tube:
     trip, network = _simulate(instance), _network(instance)
-    return _build_tube(
-        jnp,
-        _each_at_once,
-        _fold_at_once,
-        _planar_norm,
-        network,
-        trip.steps,
-        trip.inversion,
-        trip.defects,
-        _slack(trip, network),
-        instance["start_radius"],
-        sharpness=instance["sharpness"],
-        **changes,
+    linearised = _linearise(
+        jnp, _each_at_once, _planar_norm, network, trip.steps, trip.inversion, instance["sharpness"]
+    )
+    slack = _slack(trip, network)
+    return _widen(
+        jnp, _fold_at_once, network, linearised, trip.steps, trip.defects, slack, instance["start_radius"], **changes
     )
 
 
@@ -482,8 +505,10 @@ def _trip_of_frame(trip: RoundTrip, frame: int, num_frames: int) -> RoundTrip:
     )
 
 
-def recorded_tubes(record: TwoLayerRecord, *, start_radius: float = 0.0) -> Iterator[tuple[RoundTrip, Tube]]:
-    """Of every frame of a recorded round trip the frame's own round trip, and its certificate.
+def recorded_tubes(
+    record: TwoLayerRecord, *, start_radii: Sequence[float] = (0.0,)
+) -> Iterator[tuple[RoundTrip, tuple[Tube, ...]]]:
+    """Of every frame of a recorded round trip the frame's own round trip, and its certificate for each radius.
 
     The network sees each frame by itself. The slack covers the recorded steps' and predictions' own rounding.
     """
@@ -495,14 +520,14 @@ def recorded_tubes(record: TwoLayerRecord, *, start_radius: float = 0.0) -> Iter
         predictions = prediction_rounding(network, np.maximum(np.abs(trip.inversion), np.abs(trip.sampling)))
         slack = recorded_roundings(trip) + 2 * np.abs(trip.steps) * predictions[1:]
         yield trip, certify_two_layer(
-            network, trip.sigmas, trip.inversion, trip.defects, slack=slack, start_radius=start_radius
+            network, trip.sigmas, trip.inversion, trip.defects, slack=slack, start_radii=start_radii
         )
 
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
     outcomes = []
     for record in evidence.two_layer_trips:
-        for frame, (trip, tube) in enumerate(recorded_tubes(record)):
+        for frame, (trip, (tube,)) in enumerate(recorded_tubes(record)):
             outcomes.append(
                 Outcome(
                     f"{record.trip.label}, frame {frame}",
