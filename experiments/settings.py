@@ -33,6 +33,7 @@ class Settings:
         round_trip_steps: numbers of steps at which the study of the round trip measures the trained UNet, beside
             `num_steps`.
         ideal_steps: the same for the exact predictors.
+        subject_frames: how many of the frames the studies of the round trip look at.
         feature_levels: at how many timesteps features are captured.
         study_instances: random instances per point of a study.
         extra_seeds: further seeds of the random and the adversarial search of every claim.
@@ -56,7 +57,8 @@ class Settings:
     learning_rate: float = 1e-3
     temporal_weight: float = 0.01
     round_trip_steps: tuple[int, ...] = (10, 20)
-    ideal_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500)
+    ideal_steps: tuple[int, ...] = (10, 20, 50, 100, 250)
+    subject_frames: int = 2
     feature_levels: int = 5
     study_instances: int = 256
     extra_seeds: int = 0
@@ -77,7 +79,7 @@ class Settings:
                 f"num_steps = {self.num_steps}; at least {MINIMUM_LEVELS} are needed: features are taken at three "
                 "noise levels"
             )
-        for name in ("frame_stride", "adapter_steps", "feature_levels", "study_instances"):
+        for name in ("frame_stride", "adapter_steps", "subject_frames", "feature_levels", "study_instances"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; at least 1 is needed")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -114,7 +116,7 @@ _PRESETS = {
     "full": {
         "num_frames": 16,
         "adapter_steps": 300,
-        "round_trip_steps": (10, 20, 100),
+        "round_trip_steps": (10, 20, 100, 250),
         "feature_levels": 9,
         "study_instances": 2048,
         "extra_seeds": 1,

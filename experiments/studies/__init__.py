@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from experiments.stages import Context
 
 Data = dict[str, Any]
-NAMES = ("film_strip", "curvature", "descent", "round_trip")
+NAMES = ("film_strip", "curvature", "descent", "round_trip", "attribution", "reconstruction", "certified")
 LADDER = "ladder"
 
 

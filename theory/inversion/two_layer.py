@@ -15,8 +15,9 @@ p = U z + b, g_k = ||A_k||, c_i = max(phi'(p_i), 1 - phi'(p_i)), and ||w_N - z_N
 (u_i the rows of U: this is B1, and M is a Lipschitz constant of J), and the ball around the first-order error
 
     \hat E_k = A_k \hat E_{k+1} - d_k,   \hat E_N = 0,   \rho_N = r_N,
-    \rho_k = g_k \rho_{k+1} + |h_k| \|V\| \, \|(\min(\tfrac\kappa2 q_i^2, c_i q_i))_i\|,
-    q = |U_{k+1} \hat E_{k+1}| + (\|u_i\|)_i \, \rho_{k+1}.
+    \rho_k = g_k \rho_{k+1} + |h_k| \|V\| \min\bigl(\|(\min(\tfrac\kappa2 q_i^2, c_i q_i))_i\|,
+                                               \min(\tfrac\kappa2 \max_i q_i, \max_i c_i) \, q\bigr),
+    q_i = |u_i \cdot \hat E_{k+1}| + \|u_i\| \rho_{k+1},   q = \|U \hat E_{k+1}\| + \|U\| \rho_{k+1}.
 
 Neither needs the sampling trajectory, a Lipschitz constant of the predictor, or levels that increase. The second keeps
 the direction of the error, so that only what the curvature can change has a radius.
@@ -283,8 +284,13 @@ def _widen(
         lipschitz = curvature * outer_norm * scale * inner_norm * xp.max(rows)
         most = outer_norm * scale * inner_norm * xp.max(cap)
         ball = gain * ball + length * xp.minimum(lipschitz * ball / 2, most) * ball + defect + slack[step]
-        reach = scale * abs(network.inner @ moved) + rows * (deviation + gamma * given)
-        bent = instances.norms(xp.minimum(curvature / 2 * reach**2, cap * reach))
+        straight, width = scale * abs(network.inner @ moved), deviation + gamma * given
+        reach = straight + rows * width
+        together = (straight**2).sum() ** 0.5 + scale * inner_norm * width
+        bent = xp.minimum(
+            instances.norms(xp.minimum(curvature / 2 * reach**2, cap * reach)),
+            xp.minimum(curvature / 2 * xp.max(reach), xp.max(cap)) * together,
+        )
         # The first-order error is known as well as its matrix and one product with it are.
         rounding = errors[step] * given + gamma * (_frobenius(matrices[step]) * given + defect) + slack[step]
         deviation = gain * deviation + length * outer_norm * bent + rounding
@@ -548,8 +554,8 @@ CLAIM = Claim(
         "round-trip error."
     ),
     latex=(
-        r"\|E_0\| \le \|\hat E_0\| + \rho_0,\quad \rho_k = g_k \rho_{k+1} + h_k \|V\| \, \bigl\|\min(\tfrac{\kappa}{2} "
-        r"q^2, c\,q)\bigr\|,\quad q = |U \hat E_{k+1}| + \rho_{k+1} (\|u_i\|)_i"
+        r"\|E_0\| \le \|\hat E_0\| + \rho_0,\quad \rho_k \le g_k \rho_{k+1} + h_k \|V\| \, \bigl\|\tfrac{\kappa}{2} "
+        r"q^2\bigr\|,\quad q = |U \hat E_{k+1}| + \rho_{k+1} (\|u_i\|)_i"
     ),
     hypotheses=(
         Hypothesis("H1", "The predictor that samples is this network, with these weights."),
