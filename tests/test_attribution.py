@@ -71,17 +71,17 @@ def test_estimate_is_the_derivative_of_the_sampling(editor, ladder):
     record = dataclasses.replace(record, inversion=record.sampling)
     generator = np.random.default_rng(1)
     direction = torch.from_numpy(generator.normal(size=record.inversion.shape[1:]))
-    causes = {"change": np.zeros_like(record.inversion_predictions)}
-    causes["change"][level] = generator.normal(size=record.inversion.shape[1:])
+    still, change = np.zeros((2, *record.inversion_predictions.shape))
+    change[level] = generator.normal(size=record.inversion.shape[1:])
 
     def predict(latents, timestep):
         return editor.predict_noise(latents, timestep, PROMPT)
 
-    found = adjoint_sweep(predict, record, ladder, direction, causes)["change"]
+    found = adjoint_sweep(predict, record, ladder, direction, {"change": (change, still)})["change"]
     step = np.diff(noise_levels(record.alphas_cumprod))[level] * np.sqrt(record.alphas_cumprod[level])
 
     def result(size):
-        moved = torch.from_numpy(record.inversion[level] - size * step * causes["change"][level])
+        moved = torch.from_numpy(record.inversion[level] - size * step * change[level])
         with torch.no_grad():
             for lower in reversed(range(level)):
                 moved = ladder.step_down(predict(moved, int(ladder.timesteps[lower + 1])), lower, moved)
@@ -109,7 +109,7 @@ def test_causes_add_up_and_single_steps_are_seen(editor, ladder):
         record,
         ladder,
         direction,
-        {"a": part, "b": whole - part},
+        {"a": (whole, part), "b": (part, np.zeros_like(part))},
         progress=lambda *counts: seen.append(counts),
     )
     together = adjoint_sweep(predict, record, ladder, direction)["defect"]
@@ -145,6 +145,6 @@ def test_faults_are_named(editor, ladder):
     with pytest.raises(ValueError, match=r"functional has shape .*; \(1, 3, 16, 16\) is needed"):
         adjoint_sweep(predict, record, ladder, direction[:, :1])
     with pytest.raises(ValueError, match="cause 'a' has shape"):
-        adjoint_sweep(predict, record, ladder, direction, {"a": np.zeros((2, 1))})
+        adjoint_sweep(predict, record, ladder, direction, {"a": (record.inversion_predictions, np.zeros((2, 1)))})
     with pytest.raises(ValueError, match="trip: the round trip has no error"):
         error_direction(dataclasses.replace(record, sampling=record.inversion))

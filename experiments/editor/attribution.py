@@ -24,7 +24,7 @@ def adjoint_sweep(
     record: RoundTripRecord,
     ladder: Ladder,
     functional: torch.Tensor,
-    causes: Mapping[str, np.ndarray] | None = None,
+    causes: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -36,8 +36,8 @@ def adjoint_sweep(
         ladder: of the record's number of steps.
         functional: of the shape and dtype of one level's latents; for any differentiable functional of E_0 its
             gradient.
-        causes: name -> (num_steps, ...) differences of predictions g with defect d_k = h_k sum g_k, for example
-            predictions_at_inversion - inversion_predictions, the default, under the name "defect".
+        causes: name -> two predictions (num_steps, ...) whose difference g is a part of the defect, d_k = h_k sum g_k.
+            The default is the whole, predictions_at_inversion less inversion_predictions, under the name "defect".
         progress: called with (steps done, num_steps).
 
     Returns:
@@ -53,11 +53,11 @@ def adjoint_sweep(
             "levels; make the ladder with the record's number of steps"
         )
     if causes is None:
-        causes = {"defect": record.predictions_at_inversion - record.inversion_predictions}
+        causes = {"defect": (record.predictions_at_inversion, record.inversion_predictions)}
     shape = record.inversion.shape[1:]
     for name, values, expected in [
         ("functional", functional, shape),
-        *((f"cause {name!r}", values, (ladder.num_steps, *shape)) for name, values in causes.items()),
+        *((f"cause {name!r}", values, (ladder.num_steps, *shape)) for name, pair in causes.items() for values in pair),
     ]:
         if tuple(values.shape) != tuple(expected):
             raise ValueError(f"{name} has shape {tuple(values.shape)}; {tuple(expected)} is needed")
@@ -67,8 +67,8 @@ def adjoint_sweep(
     found = {name: np.empty(ladder.num_steps) for name in causes}
     for step in range(ladder.num_steps):
         lengths = weight.cpu().numpy()
-        for name, values in causes.items():
-            found[name][step] = -steps[step] * float(np.vdot(lengths, values[step]))
+        for name, (more, less) in causes.items():
+            found[name][step] = -steps[step] * float(np.vdot(lengths, more[step] - less[step]))
         # No step lies above the last one.
         if step < ladder.num_steps - 1:
             latents = torch.from_numpy(record.inversion[step + 1]).to(weight).requires_grad_(True)

@@ -128,7 +128,9 @@ def sample_back(
     )
 
 
-def recorded_inversion(record: RoundTripRecord, ladder: Ladder) -> Trajectory:
+def recorded_inversion(
+    record: RoundTripRecord, ladder: Ladder, device: torch.device | str = "cpu"
+) -> Trajectory:
     """The inversion of a record, to sample back from.
 
     Raises:
@@ -141,8 +143,8 @@ def recorded_inversion(record: RoundTripRecord, ladder: Ladder) -> Trajectory:
             "must be the same: make the ladder with the record's number of steps"
         )
     return Trajectory(
-        torch.from_numpy(record.inversion),
-        torch.from_numpy(record.inversion_predictions),
+        torch.from_numpy(record.inversion).to(device),
+        torch.from_numpy(record.inversion_predictions).to(device),
         ladder.timesteps,
         ladder.alphas_cumprod,
     )

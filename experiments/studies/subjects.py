@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 
 from experiments.editor import Editor
 from experiments.editor.inversion import Ladder, PredictNoise
@@ -62,7 +63,11 @@ def untrained(editor: Editor, prompt: str, seed: int) -> PredictNoise:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel.from_config(editor.pipeline.unet.config)
-    unet = unet.to(editor.device, editor.dtype).requires_grad_(False).eval()
+    # diffusers' own method warns about parts kept in float32 even where there are none, as here.
+    torch.nn.Module.to(unet, editor.device, editor.dtype)
+    unet.requires_grad_(False).eval()
+    if editor.dtype == torch.float64:
+        unet.set_attn_processor(AttnProcessor())
     with editor.adapters(False):
         context = editor.context(prompt, 1)
     return lambda latents, timestep: unet(
