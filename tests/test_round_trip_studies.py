@@ -1,4 +1,4 @@
-"""The studies of the round trip on a tiny network: what they write is consistent with itself, and exact where it can be."""
+"""The studies of the round trip on a tiny network: consistent with themselves, and exact where they can be."""
 
 import json
 

@@ -63,7 +63,8 @@ def measure(context: Context) -> Data:
     if editor.has_prompt_tokens:
         editor.set_frames(clip.arrays["frames"][:count])
     ladder = noise_ladder(editor.pipeline.scheduler, settings.num_steps, torch.float64)
-    off, _, sampling_only = (some_frames(trip, count) for trip in to_evidence(context.inputs["evidence"].arrays).round_trips)
+    recorded = to_evidence(context.inputs["evidence"].arrays).round_trips
+    off, _, sampling_only = (some_frames(trip, count) for trip in recorded)
     total, done = 5 * settings.num_steps, 0
 
     def part(steps: int) -> Callable[[int, int], None]:
@@ -143,9 +144,9 @@ def caption(data: Data) -> str:
         "frames. Each bar is what one step's defect adds to the error's norm after all later sampling steps, by one "
         "adjoint sweep; contributions of opposite sign cancel. The defect of a step is the inversion's own "
         "(discretisation) and the change that sampling with the adapter, or with guidance, makes to the prediction "
-        "there. First-order estimates and no bounds: their sum is "
-        f"{accuracy} times the measured error. The adapter contributes {_totals(mixed)['adapter'] / mixed['error']:.2f} "
-        f"of its round trip's error, guidance {_totals(guided)['guidance'] / guided['error']:.2f}."
+        "there. The editor has no bilateral filter to attribute to. First-order estimates and no bounds: their sum is "
+        f"{accuracy} times the measured error. The adapter contributes "
+        f"{_totals(mixed)['adapter'] / mixed['error']:.2f} of its round trip's error, guidance {_totals(guided)['guidance'] / guided['error']:.2f}."
     )
 
 
@@ -163,13 +164,17 @@ def numbers(data: Data) -> Sequence[Number]:
     found = []
     for name, trip in _trips(data):
         found += [
-            Number(f"share of the error by first order, {TITLES[name]}: {cause}", value / trip["error"], "estimated", "C3")
+            Number(
+                f"share of the error by first order, {TITLES[name]}: {cause}", value / trip["error"], "estimated", "C3"
+            )
             for cause, value in _totals(trip).items()
         ]
     guided = data["trips"]["guided"]
     return (
         *found,
-        Number(f"relative round-trip error, {TITLES['guided']}, {data['steps']} steps", guided["error"], "measured", "C3"),
+        Number(
+            f"relative round-trip error, {TITLES['guided']}, {data['steps']} steps", guided["error"], "measured", "C3"
+        ),
     )
 
 

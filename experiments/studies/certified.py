@@ -151,7 +151,9 @@ def draw(data: Data) -> Figure:
     radius_axes.set_xlabel(r"radius of starts, $\|w_N - z_N\| / \|z_N\|$")
     radius_axes.set_ylabel("relative error at the data end")
     radius_axes.set_title(f"every start in a ball, {data['radius_steps']} steps")
-    handles = {label: line for axes in (steps_axes, radius_axes) for line, label in zip(*axes.get_legend_handles_labels())}
+    handles = {
+        label: line for axes in (steps_axes, radius_axes) for line, label in zip(*axes.get_legend_handles_labels())
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=8.5)
     return figure
 
@@ -178,8 +180,8 @@ def alt(data: Data) -> str:
         f"{row['error']:.2g} certified {row['around_first_order']:.2g} at {row['steps']} steps" for row in data["rows"]
     )
     return (
-        f"Left: measured round-trip error of the two-layer network under its certificates: {parts}. Right: certificates "
-        f"and largest error found against the radius of starts; they separate beyond {reach(data):.2g}."
+        f"Left: measured round-trip error of the two-layer network under its certificates: {parts}. Right: "
+        f"certificates and largest error found against the radius of starts; they separate beyond {reach(data):.2g}."
     )
 
 

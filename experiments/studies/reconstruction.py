@@ -18,7 +18,7 @@ COLUMNS = {
     "off": "adapter off",
     "on": "adapter on",
     "sampling_only": "adapter in\nsampling only",
-    "fixed_point": f"adapter off, {ITERATIONS} fixed-\npoint iterations",
+    "fixed_point": f"adapter off, fixed\npoint, {ITERATIONS} iterations",
 }
 
 
@@ -93,7 +93,8 @@ def draw(data: Data) -> Figure:
         grid[0, column].imshow(np.asarray(data["pictures"][name], dtype=np.uint8))
         grid[0, column].set_title(title, fontsize=9)
         grid[1, column].imshow(np.asarray(entry["difference"]), cmap="PuOr", norm=scale)
-        grid[1, column].set_xlabel(f"latent {100 * entry['latent']:.2g}%\npixels {entry['pixel']:.2g} / 255", fontsize=9)
+        sizes = f"latent {100 * entry['latent']:.2g}%\npixels {entry['pixel']:.2g} / 255"
+        grid[1, column].set_xlabel(sizes, fontsize=9)
     grid[0, 1].set_ylabel("reconstruction", fontsize=9)
     grid[1, 1].set_ylabel("minus source", fontsize=9)
     bar = figure.colorbar(ScalarMappable(scale, "PuOr"), ax=grid[:, 1:], shrink=0.8, extend="both", aspect=25)
@@ -106,9 +107,9 @@ def caption(data: Data) -> str:
         f"{data['errors'][name]['latent']:.3g} ({title.replace(chr(10), ' ')})" for name, title in COLUMNS.items()
     )
     return (
-        f"C3: a held-out frame of {data['clip']} inverted and sampled back by the trained UNet in {data['steps']} steps, "
-        "and reconstruction minus source on one colour scale that is common to all. Relative error of the latent: "
-        f"{parts}. Below each column also the root mean square over the frame's pixels and colours."
+        f"C3: a held-out frame of {data['clip']} inverted and sampled back by the trained UNet in {data['steps']} "
+        "steps, and reconstruction minus source on one colour scale that is common to all. Relative error of the "
+        f"latent: {parts}. Below each column also the root mean square over the frame's pixels and colours."
     )
 
 

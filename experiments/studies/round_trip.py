@@ -92,7 +92,8 @@ def measure(context: Context) -> Data:
     every = sorted({*settings.round_trip_steps, settings.num_steps})
     short = [steps for steps in every if steps <= LONGEST]
     ladders = {
-        steps: noise_ladder(editor.pipeline.scheduler, steps, torch.float64) for steps in {*every, *settings.ideal_steps}
+        steps: noise_ladder(editor.pipeline.scheduler, steps, torch.float64)
+        for steps in {*every, *settings.ideal_steps}
     }
     # The stage `evidence` has the round trips at the run's own number of steps.
     recorded = {
@@ -194,10 +195,10 @@ def draw(data: Data) -> Figure:
             trained_axes, rows, "path_bound", color=colour, marker=marker, label=f"path bound, adapter {name}", **dotted
         )
         _curve(trained_axes, rows, "error", color=colour, marker=marker, label=f"error, adapter {name}")
-    _curve(trained_axes, network["off"], "estimate", color=BLACK, marker="x", linestyle="", label="first order, adapter off")
-    _curve(
-        trained_axes, data["fixed_point"], "error", color=GREEN, marker="^", label=f"error, {ITERATIONS} fixed-point iterations"
-    )
+    cross = {"color": BLACK, "marker": "x", "linestyle": ""}
+    _curve(trained_axes, network["off"], "estimate", label="first order, adapter off", **cross)
+    solved = {"color": GREEN, "marker": "^", "label": f"error, {ITERATIONS} fixed-point iterations"}
+    _curve(trained_axes, data["fixed_point"], "error", **solved)
     rows = network["untrained"]
     _curve(untrained_axes, rows, "bound", marker="o", label="bound A", **dashed)
     _curve(untrained_axes, rows, "path_bound", color=PURPLE, marker="o", label="path bound", **dotted)
@@ -257,7 +258,9 @@ def numbers(data: Data) -> Sequence[Number]:
             Number(
                 f"bound A with two-point constants, {row['steps']} steps, {which}", row["bound"], "certified", "C3"
             ),
-            Number(f"root mean square of the inverted latent (1 is noise), {which}", row["noise_rms"], "measured", "C3"),
+            Number(
+                f"root mean square of the inverted latent (1 is noise), {which}", row["noise_rms"], "measured", "C3"
+            ),
         ]
     row, solved = _usual(data["network"]["off"]), data["fixed_point"][-1]
     exact = _usual(data["ideal"]["Gaussian"])

@@ -494,7 +494,8 @@ def _other_weights() -> Outcome:
 
 
 def _sharper_activation() -> Outcome:
-    return PROBLEM.outcome(_bent(sharpness=8.0, biases=_bent()["biases"] / 8), SIZES[0], "tanh(8 p) / 8, which bends 8 times as much")
+    instance = _bent(sharpness=8.0, biases=_bent()["biases"] / 8)
+    return PROBLEM.outcome(instance, SIZES[0], "tanh(8 p) / 8, which bends 8 times as much")
 
 
 def _other_start() -> Outcome:
