@@ -6,10 +6,13 @@ on frames of 8 x 8 pixels in [-1, 1], without a caption. s x is the best predict
 learn what the clips have beyond that. b and c are linear in nine bumps of asinh(sigma): the network knows its timestep
 by the noise level alone, and any schedule will do. As it is a map of vectors with one hidden layer, theory's
 certificate of two-layer networks applies to it; `TwoLayerPredictor.matrices` gives what that takes.
+
+    python -m experiments.editor.two_layer FILE     trains it again, writes FILE and prints its SHA-256
 """
 
 import hashlib
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +175,9 @@ def load_two_layer() -> TwoLayerPredictor:
     predictor = TwoLayerPredictor()
     predictor.load_state_dict(load_file(WEIGHTS))
     return predictor.double().requires_grad_(False).eval()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("one argument is needed: the file that the weights are written to")
+    print(save_two_layer(train_two_layer(), Path(sys.argv[1])))

@@ -146,7 +146,8 @@ def caption(data: Data) -> str:
         "(discretisation) and the change that sampling with the adapter, or with guidance, makes to the prediction "
         "there. The editor has no bilateral filter to attribute to. First-order estimates and no bounds: their sum is "
         f"{accuracy} times the measured error. The adapter contributes "
-        f"{_totals(mixed)['adapter'] / mixed['error']:.2f} of its round trip's error, guidance {_totals(guided)['guidance'] / guided['error']:.2f}."
+        f"{_totals(mixed)['adapter'] / mixed['error']:.2f} of its round trip's error, guidance "
+        f"{_totals(guided)['guidance'] / guided['error']:.2f}."
     )
 
 
