@@ -309,7 +309,7 @@ def _change(axes: Any, data: Data) -> None:
     axes.set_xlabel(r"$\eta\,\lambda_{\max}(\theta_0)$  (no unit)")
     axes.set_ylabel(r"$(L_1-L_0)\,/\,\eta\|\nabla L\|^2$  (no unit)")
     axes.set_title("first step")
-    axes.legend(loc="upper right", fontsize=7.5)
+    axes.legend(loc="lower right", fontsize=7.5)
 
 
 def _long_label(run: Data) -> str:
@@ -365,7 +365,7 @@ def draw(data: Data) -> Figure:
     loss.set_ylabel("loss over its start (no unit)")
     loss.set_title("long runs: loss")
     loss.annotate("temporal loss", (0.04, 0.06), xycoords="axes fraction", color=BLUE, fontsize=8.5)
-    inset.set_title("noise error + temporal loss", fontsize=8)
+    inset.set_title("noise error + temporal loss", fontsize=8, loc="right")
     inset.tick_params(labelsize=7)
     sharp.axhline(1, color=BOUND, linestyle="--", linewidth=1.6)
     sharp.set_yscale("log")
