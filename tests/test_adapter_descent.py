@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.editor.pipeline import build_pipeline, save_pipeline
-from experiments.editor import load_editor
+from experiments.editor import build_pipeline, load_editor, save_pipeline
 from experiments.stages import ADAPTER_FILE
 from experiments.studies import adapter_descent, describe
 from experiments.studies.style import write_figure

@@ -309,7 +309,7 @@ def _change(axes: Any, data: Data) -> None:
     axes.set_xlabel(r"$\eta\,\lambda_{\max}(\theta_0)$  (no unit)")
     axes.set_ylabel(r"$(L_1-L_0)\,/\,\eta\|\nabla L\|^2$  (no unit)")
     axes.set_title("first step")
-    axes.legend(loc="upper right", fontsize=7.5)
+    axes.legend(loc="lower right", fontsize=7.5)
 
 
 def _long_label(run: Data) -> str:
@@ -365,7 +365,7 @@ def draw(data: Data) -> Figure:
     loss.set_ylabel("loss over its start (no unit)")
     loss.set_title("long runs: loss")
     loss.annotate("temporal loss", (0.04, 0.06), xycoords="axes fraction", color=BLUE, fontsize=8.5)
-    inset.set_title("noise error + temporal loss", fontsize=8)
+    inset.set_title("noise error + temporal loss", fontsize=8, loc="right")
     inset.tick_params(labelsize=7)
     sharp.axhline(1, color=BOUND, linestyle="--", linewidth=1.6)
     sharp.set_yscale("log")
@@ -413,8 +413,9 @@ def caption(data: Data) -> str:
         f"fixed noise at timestep {data['timestep']}, features of {data['layer']}, from the trained adapter. Left: which steps raise the loss, by "
         "learning rate; black is after divergence; left of the dashed line eta < 2 / lambda_max at the start. A step is sure to descend where eta "
         "is below 2 over the largest curvature on its segment, and the gradient mostly sees less: the least rate at which the loss rises is "
-        f"eta lambda_max = {_breaking(breaks['temporal'])} (temporal) and {_breaking(breaks['full'])} (with the noise error, whose curvature grows "
-        f"on the way). Middle: long runs; below the dashed line the sharpness allows the step; {_edge_in_words(data)}. Right: loss against passes through the network (the price of the sweep that finds the best rate is not "
+        f"eta lambda_max = {_breaking(breaks['temporal'])} (temporal) and {_breaking(breaks['full'])} (with the noise error). Middle: long runs; below "
+        f"the dashed line the sharpness allows the step. Sharpness over 2/eta, first to last: {_edge_in_words(data)}. Right: loss against passes "
+        "through the network (the price of the sweep that finds the best rate is not "
         "counted), and the change in the first step, under the line that constant curvature lambda_max would give."
     )
 
