@@ -33,8 +33,10 @@ class Settings:
         round_trip_steps: numbers of steps at which the study of the round trip measures the trained UNet, beside
             `num_steps`.
         ideal_steps: the same for the exact predictors.
+        subject_frames: how many of the frames the studies of the round trip look at.
         feature_levels: at how many timesteps features are captured.
-        training_snapshots: at how many steps of the adapter's training, from its start to its end, features of one noisy clip are captured.
+        training_snapshots: at how many steps of the adapter's training, from its start to its end, features of one
+            noisy clip are captured.
         study_instances: random instances per point of a study.
         descent_steps: steps of gradient descent on the adapter at each learning rate of the sweep.
         long_descent_steps: steps of the runs in which its sharpness is followed.
@@ -60,7 +62,8 @@ class Settings:
     learning_rate: float = 1e-3
     temporal_weight: float = 0.01
     round_trip_steps: tuple[int, ...] = (10, 20)
-    ideal_steps: tuple[int, ...] = (10, 20, 50, 100, 200, 500)
+    ideal_steps: tuple[int, ...] = (10, 20, 50, 100, 250)
+    subject_frames: int = 2
     feature_levels: int = 5
     training_snapshots: int = 5
     study_instances: int = 256
@@ -85,8 +88,8 @@ class Settings:
                 f"num_steps = {self.num_steps}; at least {MINIMUM_LEVELS} are needed: features are taken at three "
                 "noise levels"
             )
-        counts = ("frame_stride", "adapter_steps", "feature_levels", "training_snapshots", "study_instances")
-        for name in (*counts, "descent_steps", "long_descent_steps", "sharpness_every"):
+        counts = ("frame_stride", "adapter_steps", "subject_frames", "feature_levels", "training_snapshots")
+        for name in (*counts, "study_instances", "descent_steps", "long_descent_steps", "sharpness_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; at least 1 is needed")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -123,7 +126,7 @@ _PRESETS = {
     "full": {
         "num_frames": 16,
         "adapter_steps": 300,
-        "round_trip_steps": (10, 20, 100),
+        "round_trip_steps": (10, 20, 100, 250),
         "feature_levels": 9,
         "training_snapshots": 7,
         "study_instances": 2048,

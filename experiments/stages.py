@@ -94,7 +94,8 @@ def clip(context: Context) -> None:
 
 
 def adapter(context: Context) -> None:
-    """LoRA and prompt tokens, trained on the clip under noise MSE + weight * temporal loss, with snapshots along the training."""
+    """LoRA and prompt tokens, trained on the clip under noise MSE + weight * temporal loss, with snapshots along the
+    training."""
     settings, source = context.settings, context.inputs["clip"]
     editor = _load(settings, torch.float32)
     editor.add_adapter(seed=settings.seed)
@@ -102,7 +103,8 @@ def adapter(context: Context) -> None:
     snapshots = sorted({round(step) for step in np.linspace(0, settings.adapter_steps, settings.training_snapshots)})
 
     def keep(step: int) -> None:
-        # Beside the training's own state, so that a run that was killed finds those of the steps it will not take again.
+        # Beside the training's own state, so that a run that was killed finds those of the steps it will not take
+        # again.
         if step in snapshots:
             editor.save_adapter(_snapshot(context.scratch, step))
 
@@ -207,11 +209,12 @@ def _snapshot(path: Path, step: int) -> Path:
 
 
 def features(context: Context) -> None:
-    """Self-attention features of every layer: along the inversion, adapter off and on, and of one noisy clip along the adapter's training.
+    """Self-attention features of every layer: along the inversion, adapter off and on, and of one noisy clip along the
+    adapter's training.
 
-    Stored are frames rotated into as many dimensions as there are frames, plus one: the temporal loss depends on inner products only, so its
-    gradient and the spectrum of its Hessian are the same there. Along the inversion without the adapter, and along the training, every
-    pixel's channel vectors are stored in the same way.
+    Stored are frames rotated into as many dimensions as there are frames, plus one: the temporal loss depends on inner
+    products only, so its gradient and the spectrum of its Hessian are the same there. Along the inversion without the
+    adapter, and along the training, every pixel's channel vectors are stored in the same way.
     """
     settings, source, recorded = context.settings, context.inputs["clip"], context.inputs["evidence"].arrays
     trained = context.inputs["adapter"]
@@ -259,7 +262,8 @@ def features(context: Context) -> None:
 
 
 def similarity_warnings(records: Sequence[Mapping]) -> list[str]:
-    """A line for each layer whose features have similarities of +1 and -1 only, at every timestep: a loss on them trains nothing."""
+    """A line for each layer whose features have similarities of +1 and -1 only, at every timestep: a loss on them
+    trains nothing."""
     by_layer: dict[str, list[str | None]] = {}
     for record in records:
         by_layer.setdefault(record["layer"], []).append(record["warning"])

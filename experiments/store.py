@@ -240,7 +240,8 @@ class Store:
                     f"{self.folder} is in use by another run; wait for it, or give another --out"
                 ) from None
             for leftover in self.folder.glob(".*.part"):
-                shutil.rmtree(leftover)
+                # A stage keeps its state in a file, which a kill may have left half-written as well.
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield
 
     @staticmethod

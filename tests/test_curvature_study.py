@@ -20,7 +20,9 @@ def cheap(monkeypatch):
     sizes = SimpleNamespace(problem=SimpleNamespace(sizes=(None,)))
     monkeypatch.setattr(curvature, "CLAIM", sizes)
     monkeypatch.setattr(curvature.search, "draw", lambda problem, size, seed, count: count)
-    monkeypatch.setattr(curvature.search, "evaluate", lambda problem, size, count: (np.linspace(0.1, 1, count), np.ones(count)))
+    monkeypatch.setattr(
+        curvature.search, "evaluate", lambda problem, size, count: (np.linspace(0.1, 1, count), np.ones(count))
+    )
     for rung in ("attack", "witness"):
         monkeypatch.setattr(curvature.ladder, rung, lambda claim, **options: [SimpleNamespace(ratio=1.0)])
     monkeypatch.setattr(curvature, "KINDS", dict(list(curvature.KINDS.items())[-1:]))
@@ -29,7 +31,13 @@ def cheap(monkeypatch):
 def measured(*, dead: tuple[int, int, int] | None = None):
     rng = np.random.default_rng(0)
     arrays, records = {}, []
-    for adapter, step, timestep in ((False, None, 1), (False, None, 501), (True, None, 1), (True, 0, 501), (True, 4, 501)):
+    for adapter, step, timestep in (
+        (False, None, 1),
+        (False, None, 501),
+        (True, None, 1),
+        (True, 0, 501),
+        (True, 4, 501),
+    ):
         name = f"record{len(records)}"
         images = rng.standard_normal(SHAPE)
         arrays[name] = images.reshape(4, -1)
@@ -39,7 +47,14 @@ def measured(*, dead: tuple[int, int, int] | None = None):
                 images[dead[0], :, dead[1], dead[2]] = 0
             arrays[f"{name}_pixels"] = images
         records.append(
-            {"array": name, "pixels": f"{name}_pixels" if stored else None, "layer": LAYER, "timestep": timestep, "adapter": adapter, "training_step": step}
+            {
+                "array": name,
+                "pixels": f"{name}_pixels" if stored else None,
+                "layer": LAYER,
+                "timestep": timestep,
+                "adapter": adapter,
+                "training_step": step,
+            }
         )
     context = SimpleNamespace(
         settings=dataclasses.replace(Settings(), study_instances=8),
@@ -67,7 +82,12 @@ def test_measured_curvature_lies_between_nothing_and_its_bounds(tmp_path):
 
 def test_a_dead_pixel_is_named_and_the_rest_is_measured(tmp_path):
     content = measured(dead=(2, 1, 0))
-    assert [record["pixel"]["dead"] for record in content["data"]["records"] if record["pixel"]] == [[], [[2, 1, 0]], [], []]
+    assert [record["pixel"]["dead"] for record in content["data"]["records"] if record["pixel"]] == [
+        [],
+        [[2, 1, 0]],
+        [],
+        [],
+    ]
     assert "1 pixels are dead" not in content["caption"]
     assert "up 1.0, timestep 501: frame 2, pixel (1, 0)" in content["caption"]
     assert any(number["name"] == "dead pixels" for number in content["numbers"])

@@ -6,7 +6,7 @@ import torch
 from tiny_pipelines import adapted_editor, clip, pixel_pipeline
 
 from experiments.editor.editor import Editor
-from experiments.editor.evidence import default_evidence, gather, record_round_trip, to_evidence
+from experiments.editor.evidence import TWO_LAYER_FRAMES, default_evidence, gather, record_round_trip, to_evidence
 from theory.rounding import relative_budget
 
 pytestmark = pytest.mark.usefixtures("single_thread")
@@ -37,6 +37,13 @@ def test_keys_shapes_and_dtypes(arrays):
         expected |= {f"round_trip/{name}/{part}": (STEPS + 1, *latents) for part in ("inversion", "sampling")}
         for part in ("inversion_predictions", "sampling_predictions", "predictions_at_inversion"):
             expected[f"round_trip/{name}/{part}"] = (STEPS, *latents)
+    small, levels, units, dimension = (TWO_LAYER_FRAMES, 3, 8, 8), STEPS + 1, 16 * 64, 3 * 64
+    expected |= {f"two_layer/{part}": (levels, *small) for part in ("inversion", "sampling")}
+    for part in ("inversion_predictions", "sampling_predictions", "predictions_at_inversion"):
+        expected[f"two_layer/{part}"] = (STEPS, *small)
+    expected |= {f"two_layer/{part}": (levels,) for part in ("skip", "scales")}
+    expected |= {"two_layer/inner": (units, dimension), "two_layer/outer": (dimension, units)}
+    expected |= {"two_layer/biases": (levels, units), "two_layer/offsets": (levels, dimension)}
     assert shapes == expected
     assert {values.dtype for name, values in arrays.items() if name != "timesteps"} == {np.dtype(np.float64)}
     np.testing.assert_array_equal(arrays["timesteps"], [-1, 1, 334, 667])
@@ -127,6 +134,9 @@ def test_to_evidence_keeps_every_array(arrays):
         assert trip.predictions_at_inversion is arrays[f"round_trip/{name}/predictions_at_inversion"]
         assert trip.sampling is arrays[f"round_trip/{name}/sampling"]
         assert trip.alphas_cumprod is arrays["alphas_cumprod"]
+    (small,) = evidence.two_layer_trips
+    assert small.trip.sampling is arrays["two_layer/sampling"]
+    assert small.outer is arrays["two_layer/outer"]
     assert [record.label for record in evidence.features] == [
         f"{LAYER}, timestep {timestep}, adapter {on}" for on in ("off", "on") for timestep in (1, 667)
     ]

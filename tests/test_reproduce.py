@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from experiments import reproduce as module
 from experiments import stages
-from experiments.editor import build_pipeline, save_pipeline, write_video
+from experiments.editor import build_pipeline, save_pipeline, train_adapter, write_video
 from experiments.report import audit as auditing
 from experiments.reproduce import reproduce
 from experiments.store import Store
@@ -174,7 +174,8 @@ def test_audit_holds_what_a_referee_asks_for(finished, pipeline):
 
 
 def test_features_follow_the_training(finished):
-    """Snapshots of the adapter from its start, where LoRA changes nothing, to its end, and features of the same noisy clip at each."""
+    """Snapshots of the adapter from its start, where LoRA changes nothing, to its end, and features of the same noisy
+    clip at each."""
     (trained,), (captured,) = ((finished / "store").glob(f"{name}-*") for name in ("adapter", "features"))
     files = sorted(path.name for path in trained.glob("adapter.safetensors*"))
     assert files == ["adapter.safetensors", *(f"adapter.safetensors.step{step:05d}" for step in range(3))]
@@ -189,6 +190,26 @@ def test_features_follow_the_training(finished):
     assert len({record["timestep"] for record in records if record["training_step"] is not None}) == 1
     # Nothing is left of the training's own files.
     assert not list((finished / "store").glob("*.state*"))
+
+
+def test_killed_training_keeps_the_snapshots_of_steps_it_will_not_take_again(tmp_path, pipeline, finished, monkeypatch):
+    def killed(*arguments, progress, **options):
+        def stop(done, total, loss):
+            progress(done, total, loss)
+            1 / (done - 1)
+
+        return train_adapter(*arguments, progress=stop, checkpoint_seconds=0, **options)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(stages, "train_adapter", killed)
+        with pytest.raises(ZeroDivisionError):
+            reproduce(toy.settings(pipeline), tmp_path)
+    (tmp_path / "store" / ".half-written.part").touch()
+    reproduce(toy.settings(pipeline), tmp_path)
+    assert published(tmp_path) == published(finished)
+    snapshots = [sorted((out / "store").glob("adapter-*/adapter.safetensors.step*")) for out in (tmp_path, finished)]
+    assert [path.read_bytes() for path in snapshots[0]] == [path.read_bytes() for path in snapshots[1]]
+    assert [path.name for path in snapshots[0]] == [path.name for path in snapshots[1]] and len(snapshots[0]) == 3
 
 
 def test_warns_where_every_similarity_is_one(tmp_path, pipeline):

@@ -61,5 +61,7 @@ def settings(pipeline, **overrides) -> Settings:
         "ideal_steps": (10, 20),
         "feature_levels": 2,
         "study_instances": 4,
+        "descent_steps": 1,
+        "long_descent_steps": 1,
     }
     return Settings.preset("small", **{**smallest, **overrides})

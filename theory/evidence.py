@@ -62,9 +62,34 @@ class AdapterRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class TwoLayerRecord:
+    """A round trip of a trained network with one hidden layer, and its weights; see theory/inversion/two_layer.py.
+
+    The network acts on each frame by itself. In the variables y of a frame, at level k,
+
+        e_k(y) = skip[k] y + outer tanh(scales[k] inner y + biases[k]) + offsets[k]
+
+    Attributes:
+        trip: (num_steps + 1, frames, ...) as recorded by the editor's inversion code.
+        skip, scales: (num_steps + 1,) float64.
+        inner: (units, dimension); biases: (num_steps + 1, units).
+        outer: (dimension, units); offsets: (num_steps + 1, dimension).
+    """
+
+    trip: RoundTripRecord
+    skip: np.ndarray
+    inner: np.ndarray
+    scales: np.ndarray
+    biases: np.ndarray
+    outer: np.ndarray
+    offsets: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     """Everything one run of the editor recorded for the theorems."""
 
     features: tuple[FeatureRecord, ...]
     round_trips: tuple[RoundTripRecord, ...]
     adapters: tuple[AdapterRecord, ...] = ()
+    two_layer_trips: tuple[TwoLayerRecord, ...] = ()

@@ -1,7 +1,8 @@
 """Time and memory of the certificate of curvature: against one reading of the features, and against Lanczos.
 
-Reading the array once through a dot product is `np.vdot(x, x)` on the flat array in its own float32: one call of BLAS, no copy. NumPy's
-BLAS takes one thread for it; the certificate takes as many as there are cores, so its time is given on one core as well.
+Reading the array once through a dot product is `np.vdot(x, x)` on the flat array in its own float32: one call of BLAS,
+no copy. NumPy's BLAS takes one thread for it; the certificate takes as many as there are cores, so its time is given on
+one core as well.
 """
 
 import contextlib
@@ -95,7 +96,8 @@ def _reading(features: Any) -> dict[str, float]:
 
 
 def _against_lanczos(features: Any) -> dict[str, float]:
-    """The largest eigenvalue by scipy's Lanczos on compiled Hessian-vector products, and the certificate, of the same features."""
+    """The largest eigenvalue by scipy's Lanczos on compiled Hessian-vector products, and the certificate, of the same
+    features."""
     import numpy as np
 
     from theory.temporal_loss import certify_curvature
@@ -133,10 +135,13 @@ def lines(results: Mapping[str, Any]) -> Sequence[str]:
     for kind, entry in results.items():
         reading, lanczos = entry["reading"], entry["lanczos"]
         shown += [
-            f"certificate, {kind}: {1e3 * reading['certificate_seconds']:.1f} ms, {reading['time_ratio']:.1f} times a dot product "
-            f"(on one core {reading['time_ratio_one_core']:.1f}; aim: {TIME_AIM:g}), {reading['memory_ratio']:.2f} times the input's memory "
+            f"certificate, {kind}: {1e3 * reading['certificate_seconds']:.1f} ms, {reading['time_ratio']:.1f} times a "
+            "dot product "
+            f"(on one core {reading['time_ratio_one_core']:.1f}; aim: {TIME_AIM:g}), {reading['memory_ratio']:.2f} "
+            "times the input's memory "
             f"(aim: {MEMORY_AIM:g})",
-            f"certificate, {kind}: {lanczos['speedup']:.0f} times faster than Lanczos (aim: {SPEEDUP_AIM:g}; {lanczos['products']} products, "
+            f"certificate, {kind}: {lanczos['speedup']:.0f} times faster than Lanczos (aim: {SPEEDUP_AIM:g}; "
+            f"{lanczos['products']} products, "
             f"{lanczos['lanczos_seconds']:.1f} s), and {lanczos['certificate_over_lanczos']:.3f} times its eigenvalue",
         ]
     return shown

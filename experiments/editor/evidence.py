@@ -21,11 +21,20 @@ import torch
 
 from experiments.editor.adapters import ADAPTER_NAME, lora_layers
 from experiments.editor.capture import select_layers
-from experiments.editor.clips import CLIPS, caption, load_clip
+from experiments.editor.clips import CLIPS, caption, load_clip, resize_area
 from experiments.editor.editor import Editor
-from experiments.editor.inversion import Trajectory, noise_ladder
+from experiments.editor.inversion import (
+    Ladder,
+    PredictNoise,
+    Trajectory,
+    invert_latents,
+    noise_ladder,
+    sample_latents,
+)
 from experiments.editor.objective import train_adapter
-from theory.evidence import AdapterRecord, Evidence, FeatureRecord, RoundTripRecord
+from experiments.editor.two_layer import FRAME_SIZE, load_two_layer, two_layer_latents
+from theory.evidence import AdapterRecord, Evidence, FeatureRecord, RoundTripRecord, TwoLayerRecord
+from theory.inversion import noise_levels
 
 ROUND_TRIPS: Mapping[str, tuple[bool, bool]] = {
     "off": (False, False),
@@ -35,7 +44,123 @@ ROUND_TRIPS: Mapping[str, tuple[bool, bool]] = {
 """Name of a round trip -> whether the adapter is on in inversion and in sampling."""
 
 _ROUND_TRIP_ARRAYS = tuple(field.name for field in fields(RoundTripRecord) if field.name != "label")
+_TWO_LAYER_ARRAYS = tuple(field.name for field in fields(TwoLayerRecord) if field.name != "trip")
+TWO_LAYER_FRAMES = 2
+"""Frames of the clip that the two-layer network inverts: each takes as long to certify as the first."""
 _LABELS = {"off": "adapter off", "on": "adapter on", "sampling_only": "adapter in sampling only"}
+
+
+def record_trip(
+    predict: PredictNoise,
+    latents: torch.Tensor,
+    ladder: Ladder,
+    label: str,
+    *,
+    invert: PredictNoise | None = None,
+    fixed_point_iterations: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> RoundTripRecord:
+    """Inverts, samples back, and evaluates the sampling predictor once more on each of the inversion's latents.
+
+    Args:
+        predict: eps(latents, timestep), which samples.
+        latents: (frames, channels, height, width) at level 0, float64.
+        invert: the predictor that inverts; None is the one that samples.
+        progress: called with (steps and evaluations done, 3 num_steps).
+
+    Raises:
+        ValueError: what `inversion.invert_latents` and `sample_latents` raise.
+    """
+    total = 3 * ladder.num_steps
+    with torch.no_grad():
+        inversion = invert_latents(
+            invert or predict,
+            latents,
+            ladder,
+            fixed_point_iterations=fixed_point_iterations,
+            progress=None if progress is None else lambda done, _: progress(done, total),
+        )
+    return sample_back(
+        predict,
+        inversion,
+        ladder,
+        label,
+        progress=None if progress is None else lambda done, _: progress(ladder.num_steps + done, total),
+    )
+
+
+def sample_back(
+    predict: PredictNoise,
+    inversion: Trajectory,
+    ladder: Ladder,
+    label: str,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> RoundTripRecord:
+    """The second half of `record_trip`, from an inversion that is there already, whatever predictor made it.
+
+    Args:
+        progress: called with (steps and evaluations done, 2 num_steps).
+
+    Raises:
+        ValueError: what `inversion.sample_latents` raises.
+    """
+    num_steps = ladder.num_steps
+    total = 2 * num_steps
+    with torch.no_grad():
+        sampling = sample_latents(
+            predict,
+            inversion.latents[-1],
+            ladder,
+            progress=None if progress is None else lambda done, _: progress(done, total),
+        )
+        at_inversion = []
+        for level in range(1, num_steps + 1):
+            at_inversion.append(predict(inversion.latents[level], int(inversion.timesteps[level])))
+            if progress is not None:
+                progress(num_steps + level, total)
+    return RoundTripRecord(
+        label=label,
+        alphas_cumprod=inversion.alphas_cumprod,
+        inversion=_array(inversion.latents),
+        sampling=_array(sampling.latents),
+        inversion_predictions=_array(inversion.predictions),
+        sampling_predictions=_array(sampling.predictions),
+        predictions_at_inversion=_array(torch.stack(at_inversion)),
+    )
+
+
+def recorded_inversion(
+    record: RoundTripRecord, ladder: Ladder, device: torch.device | str = "cpu"
+) -> Trajectory:
+    """The inversion of a record, to sample back from.
+
+    Raises:
+        ValueError: the record is of another ladder.
+    """
+    if not np.array_equal(record.alphas_cumprod, ladder.alphas_cumprod):
+        raise ValueError(
+            f"{record.label} has {len(record.alphas_cumprod) - 1} steps to alphas_cumprod "
+            f"{record.alphas_cumprod[-1]:.6g}, the ladder {ladder.num_steps} to {ladder.alphas_cumprod[-1]:.6g}; they "
+            "must be the same: make the ladder with the record's number of steps"
+        )
+    return Trajectory(
+        torch.from_numpy(record.inversion).to(device),
+        torch.from_numpy(record.inversion_predictions).to(device),
+        ladder.timesteps,
+        ladder.alphas_cumprod,
+    )
+
+
+def some_frames(record: RoundTripRecord, count: int) -> RoundTripRecord:
+    """The first frames of a record; the network sees each frame by itself, so this is the record of those frames."""
+    return RoundTripRecord(
+        label=record.label,
+        **{
+            field: record.alphas_cumprod if field == "alphas_cumprod" else getattr(record, field)[:, :count]
+            for field in _ROUND_TRIP_ARRAYS
+        },
+    )
 
 
 def record_round_trip(
@@ -47,14 +172,14 @@ def record_round_trip(
     *,
     adapter: bool = False,
     invert_adapter: bool | None = None,
-    fixed_point_iterations: int = 0,
     guidance_scale: float = 1.0,
+    fixed_point_iterations: int = 0,
     inversion: Trajectory | None = None,
     frames_at_once: int | None = None,
     any_dtype: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RoundTripRecord:
-    """Inverts, samples back, and evaluates the sampling network once more on each of the inversion's latents.
+    """`record_trip` with the editor's network.
 
     Args:
         editor: of dtype float64; prompt tokens, where they are on, with the frames of the latents set.
@@ -70,46 +195,52 @@ def record_round_trip(
         progress: called with (steps and evaluations done, 3 num_steps).
 
     Raises:
-        ValueError: the editor is not of dtype float64; what `Editor.invert`, `sample` and `predict_noise` raise.
+        ValueError: the editor is not of dtype float64; what `Editor.predict_noise`, `noise_ladder` and `record_trip`
+            raise.
     """
     if not any_dtype:
         _require_float64(editor)
-    total = 3 * num_steps
-    invert_adapter = adapter if invert_adapter is None else invert_adapter
 
-    def report(offset: int) -> Callable[[int, int], None] | None:
-        return None if progress is None else lambda done, _: progress(offset + done, total)
-
-    if inversion is None:
-        inversion = editor.invert(
-            latents,
-            prompt,
-            num_steps=num_steps,
-            adapter=invert_adapter,
-            fixed_point_iterations=fixed_point_iterations,
-            frames_at_once=frames_at_once,
-            progress=report(0),
+    def network(with_adapter: bool, scale: float) -> PredictNoise:
+        return lambda x, timestep: editor.predict_noise(
+            x, timestep, prompt, adapter=with_adapter, guidance_scale=scale, frames_at_once=frames_at_once
         )
-    network = {"adapter": adapter, "guidance_scale": guidance_scale, "frames_at_once": frames_at_once}
-    sampling = editor.sample(
-        inversion.latents[-1], prompt, num_steps=num_steps, progress=report(num_steps), **network
+
+    ladder = noise_ladder(editor.pipeline.scheduler, num_steps, editor.dtype)
+    predict = network(adapter, guidance_scale)
+    if inversion is not None:
+        later = None if progress is None else lambda done, _: progress(num_steps + done, 3 * num_steps)
+        return sample_back(predict, inversion, ladder, label, progress=later)
+    return record_trip(
+        predict,
+        latents,
+        ladder,
+        label,
+        invert=network(adapter if invert_adapter is None else invert_adapter, 1.0),
+        fixed_point_iterations=fixed_point_iterations,
+        progress=progress,
     )
-    at_inversion = []
-    with torch.no_grad():
-        for level in range(1, num_steps + 1):
-            timestep = int(inversion.timesteps[level])
-            at_inversion.append(editor.predict_noise(inversion.latents[level], timestep, prompt, **network))
-            if progress is not None:
-                progress(2 * num_steps + level, total)
-    return RoundTripRecord(
-        label=label,
-        alphas_cumprod=inversion.alphas_cumprod,
-        inversion=_array(inversion.latents),
-        sampling=_array(sampling.latents),
-        inversion_predictions=_array(inversion.predictions),
-        sampling_predictions=_array(sampling.predictions),
-        predictions_at_inversion=_array(torch.stack(at_inversion)),
-    )
+
+
+def record_two_layer(clip_frames: np.ndarray, ladder: Ladder, label: str) -> TwoLayerRecord:
+    """The round trip of the shipped two-layer network on a clip, averaged down to its 8 x 8 pixels.
+
+    Args:
+        clip_frames: (frames, height, width, 3) floating in [0, 1].
+        ladder: in float64, of the pipeline's own schedule.
+
+    Raises:
+        ValueError: what `load_two_layer` and `record_trip` raise.
+    """
+    network = load_two_layer()
+    sigmas = noise_levels(ladder.alphas_cumprod)
+    level_of = {int(timestep): level for level, timestep in enumerate(ladder.timesteps)}
+
+    def predict(latents: torch.Tensor, timestep: int) -> torch.Tensor:
+        return network(latents, torch.full((len(latents),), sigmas[level_of[timestep]], dtype=latents.dtype))
+
+    trip = record_trip(predict, two_layer_latents(resize_area(clip_frames, FRAME_SIZE)), ladder, label)
+    return TwoLayerRecord(trip=trip, **network.matrices(sigmas))
 
 
 def gather(
@@ -148,6 +279,9 @@ def gather(
         "round_trip/<name>/inversion_predictions"       (N, x)       eps(z_k, t_{k+1}), the inversion's network
         "round_trip/<name>/sampling_predictions"        (N, x)       eps(w_{k+1}, t_{k+1}), the sampling's network
         "round_trip/<name>/predictions_at_inversion"    (N, x)       eps(z_{k+1}, t_{k+1}), the sampling's network
+
+        "two_layer/<field>"                             of the two-layer network's round trip on the first two frames,
+                                                        fields of RoundTripRecord and TwoLayerRecord
 
         <name> is "off", "on" (the adapter on both sides) or "sampling_only" (inversion without, sampling with it).
 
@@ -188,7 +322,8 @@ def gather(
         for name, (inversion, sampling) in ROUND_TRIPS.items()
     }
     arrays = {"alphas_cumprod": trips["off"].alphas_cumprod}
-    timesteps = noise_ladder(editor.pipeline.scheduler, num_steps, editor.dtype).timesteps
+    ladder = noise_ladder(editor.pipeline.scheduler, num_steps, editor.dtype)
+    timesteps = ladder.timesteps
     arrays["timesteps"] = timesteps
     for name, adapter in (("off", False), ("on", True)):
         for level in _spread(num_steps, num_levels):
@@ -200,27 +335,42 @@ def gather(
             step()
     arrays |= _adapter_arrays(editor, trips["on"].inversion[1], int(timesteps[1]), prompt, layers)
     for name, trip in trips.items():
-        for field in _ROUND_TRIP_ARRAYS:
-            if field != "alphas_cumprod":
-                arrays[f"round_trip/{name}/{field}"] = getattr(trip, field)
+        arrays |= _trip_arrays(f"round_trip/{name}", trip)
+    certified = record_two_layer(clip_frames[:TWO_LAYER_FRAMES], ladder, "two-layer")
+    arrays |= _trip_arrays("two_layer", certified.trip)
+    arrays |= {f"two_layer/{field}": getattr(certified, field) for field in _TWO_LAYER_ARRAYS}
     return arrays
+
+
+def _trip_arrays(prefix: str, trip: RoundTripRecord) -> dict[str, np.ndarray]:
+    return {f"{prefix}/{field}": getattr(trip, field) for field in _ROUND_TRIP_ARRAYS if field != "alphas_cumprod"}
+
+
+def _trip_record(arrays: Mapping[str, np.ndarray], prefix: str, label: str) -> RoundTripRecord:
+    return RoundTripRecord(
+        label=label,
+        **{
+            field: arrays["alphas_cumprod" if field == "alphas_cumprod" else f"{prefix}/{field}"]
+            for field in _ROUND_TRIP_ARRAYS
+        },
+    )
 
 
 def to_evidence(arrays: Mapping[str, np.ndarray]) -> Evidence:
     """What `gather` returns, as the theorems take it."""
     num_steps = len(arrays["alphas_cumprod"]) - 1
     trips = tuple(
-        RoundTripRecord(
-            label=f"{_LABELS[name]}, {num_steps} steps",
-            **{
-                field: arrays["alphas_cumprod" if field == "alphas_cumprod" else f"round_trip/{name}/{field}"]
-                for field in _ROUND_TRIP_ARRAYS
-            },
-        )
-        for name in ROUND_TRIPS
+        _trip_record(arrays, f"round_trip/{name}", f"{_LABELS[name]}, {num_steps} steps") for name in ROUND_TRIPS
+    )
+    two_layer = TwoLayerRecord(
+        trip=_trip_record(arrays, "two_layer", f"two-layer network, {num_steps} steps"),
+        **{field: arrays[f"two_layer/{field}"] for field in _TWO_LAYER_ARRAYS},
     )
     return Evidence(
-        features=tuple(_feature_records(arrays)), round_trips=trips, adapters=tuple(_adapter_records(arrays))
+        features=tuple(_feature_records(arrays)),
+        round_trips=trips,
+        adapters=tuple(_adapter_records(arrays)),
+        two_layer_trips=(two_layer,),
     )
 
 

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from experiments.stages import Context
 
 Data = dict[str, Any]
-NAMES = ("film_strip", "curvature", "descent", "adapter_descent", "round_trip")
+NAMES = (
+    "film_strip",
+    "curvature",
+    "descent",
+    "adapter_descent",
+    "round_trip",
+    "attribution",
+    "reconstruction",
+    "certified",
+)
 LADDER = "ladder"
 AUDIT_FIGURES = ("audit_step_sizes", "audit_round_trip")
 """Drawn from what `framebound audit` measured; no part of `framebound reproduce`."""

@@ -79,7 +79,8 @@ class _Network:
 
     def place(self, vector: torch.Tensor) -> None:
         with torch.no_grad():
-            torch.nn.utils.vector_to_parameters(vector, self.parameters)
+            # The parameters become views of what they are set from, and descent moves them in place.
+            torch.nn.utils.vector_to_parameters(vector.clone(), self.parameters)
 
     def where(self) -> torch.Tensor:
         return torch.nn.utils.parameters_to_vector(self.parameters).detach().clone()
@@ -235,7 +236,7 @@ def measure(context: Context) -> Data:
         tick()
     segment = _segment(network, network.temporal, 0.95 * unit, spectra["temporal"].vector)
     tick()
-    budget = 2 * steps
+    budget = 2 * steps + 1
     rules = {
         "armijo": _ruled(network, budget, objective=network.temporal, learning_rate=unit / 2),
         "rule": _ruled(network, budget, residuals=network.residuals, sharpness_every=settings.sharpness_every),
@@ -294,7 +295,8 @@ LABELS = {"temporal": "temporal loss", "full": "noise error + temporal loss"}
 
 def _change(axes: Any, data: Data) -> None:
     scaled = np.geomspace(0.2, 128, 50)
-    for (name, sweep), colour, marker in zip(data["sweeps"].items(), (BLUE, GREEN), MARKERS, strict=False):
+    for name, colour, marker in zip(LABELS, (BLUE, GREEN), MARKERS, strict=False):
+        sweep = data["sweeps"][name]
         moved = [(2 * run["share"], run["curvatures"][0] / sweep["sharpness"]) for run in sweep["runs"] if run["curvatures"]]
         axes.plot([x for x, _ in moved], [-1 + x * seen / 2 for x, seen in moved], color=colour, marker=marker, markersize=4, linewidth=1.1,
                   label=LABELS[name])
@@ -307,7 +309,7 @@ def _change(axes: Any, data: Data) -> None:
     axes.set_xlabel(r"$\eta\,\lambda_{\max}(\theta_0)$  (no unit)")
     axes.set_ylabel(r"$(L_1-L_0)\,/\,\eta\|\nabla L\|^2$  (no unit)")
     axes.set_title("first step")
-    axes.legend(loc="upper left", fontsize=7.5)
+    axes.legend(loc="upper right", fontsize=7.5)
 
 
 def _long_label(run: Data) -> str:
@@ -328,7 +330,7 @@ def _compare(axes: Any, data: Data) -> None:
         run = data["rules"][name]
         axes.plot([1, *run["passes"]], np.maximum([runs[0]["losses"][0], *run["losses"]], FLOOR), color=colour, marker=marker, markersize=3.5, label=label)
     axes.set_yscale("log")
-    axes.set_xlabel("passes through the network, forward + backward")
+    axes.set_xlabel("network passes, forward + backward")
     axes.set_ylabel("temporal loss L (no unit)")
     axes.set_title("loss for its price")
     axes.legend(loc="lower left", fontsize=7.5)
@@ -348,9 +350,11 @@ def draw(data: Data) -> Figure:
     (phase, loss, price), (other, sharp, change) = figure.subplots(2, 3, width_ratios=(1.1, 1, 1))
     _phase(phase, data["sweeps"]["temporal"], "temporal loss: falls (blue), rises (orange)")
     _phase(other, data["sweeps"]["full"], "noise error + temporal loss")
+    # The noise error falls by a part and the temporal loss by orders of magnitude.
+    inset = loss.inset_axes((0.56, 0.56, 0.42, 0.36))
     for run, colour, marker in zip(data["long_runs"], (BLUE, GREEN, PURPLE), MARKERS, strict=False):
-        first = run["losses"][0]
-        loss.plot(np.maximum(np.asarray(run["losses"]) / first, FLOOR), color=colour, label=_long_label(run))
+        target = loss if run["objective"] == "temporal" else inset
+        target.plot(np.maximum(np.asarray(run["losses"]) / run["losses"][0], FLOOR), color=colour)
         steps = [check["step"] for check in run["checks"]]
         scale = run["step_size"] / 2
         sharp.plot(steps, [check["sharpness"] * scale for check in run["checks"]], color=colour, marker=marker, markersize=4, label=_long_label(run))
@@ -360,7 +364,9 @@ def draw(data: Data) -> Figure:
     loss.set_xlabel("step")
     loss.set_ylabel("loss over its start (no unit)")
     loss.set_title("long runs: loss")
-    loss.legend(loc="lower left", fontsize=7.5)
+    loss.annotate("temporal loss", (0.04, 0.06), xycoords="axes fraction", color=BLUE, fontsize=8.5)
+    inset.set_title("noise error + temporal loss", fontsize=8)
+    inset.tick_params(labelsize=7)
     sharp.axhline(1, color=BOUND, linestyle="--", linewidth=1.6)
     sharp.set_yscale("log")
     sharp.set_xlabel("step")
@@ -391,15 +397,24 @@ def _edge(data: Data) -> dict[str, float]:
     }
 
 
+def _edge_in_words(data: Data) -> str:
+    """Where the sharpness of each long run started, how high it came and where it ended."""
+    words = []
+    for run in data["long_runs"]:
+        ratios = [check["sharpness"] * run["step_size"] / 2 for check in run["checks"]]
+        words.append(f"{LABELS[run['objective']]}: {ratios[0]:.2g} to {ratios[-1]:.2g}, at most {max(ratios):.2g}" if ratios else "no value")
+    return "; ".join(words)
+
+
 def caption(data: Data) -> str:
     breaks = _first_breaks(data)
     return (
         f"C2 on the real adapter: gradient descent in float64 on {data['num_parameters']} parameters of LoRA and prompt tokens, {data['frames']} frames, "
         f"fixed noise at timestep {data['timestep']}, features of {data['layer']}, from the trained adapter. Left: which steps raise the loss, by "
         "learning rate; black is after divergence; left of the dashed line eta < 2 / lambda_max at the start. A step is sure to descend where eta "
-        "is below 2 over the largest curvature on its segment, and the gradient mostly sees less: the loss first rises at eta lambda_max = "
-        f"{_breaking(breaks['temporal'])} (temporal) and {_breaking(breaks['full'])} (with the noise error). Middle: long runs; below the dashed line "
-        "the sharpness allows the step. Right: loss against passes through the network (the price of the sweep that finds the best rate is not "
+        "is below 2 over the largest curvature on its segment, and the gradient mostly sees less: the least rate at which the loss rises is "
+        f"eta lambda_max = {_breaking(breaks['temporal'])} (temporal) and {_breaking(breaks['full'])} (with the noise error, whose curvature grows "
+        f"on the way). Middle: long runs; below the dashed line the sharpness allows the step; {_edge_in_words(data)}. Right: loss against passes through the network (the price of the sweep that finds the best rate is not "
         "counted), and the change in the first step, under the line that constant curvature lambda_max would give."
     )
 
@@ -431,7 +446,7 @@ def numbers(data: Data) -> Sequence[Number]:
     ]
     found += [Number(f"sharpness over 2 / eta at the end of the long run, {name}", value, "measured", "C2") for name, value in _edge(data).items()]
     found += [
-        Number(f"temporal loss after {2 * (len(best['losses']) - 1)} passes, best fixed rate (eta lambda_max = {2 * best['share']:g})", best["losses"][-1],
+        Number(f"temporal loss after {2 * len(best['losses']) - 1} passes, best fixed rate (eta lambda_max = {2 * best['share']:g})", best["losses"][-1],
                "measured", "C2"),
         Number(f"temporal loss after {rules['armijo']['passes'][-1]} passes, Armijo backtracking", rules["armijo"]["losses"][-1], "measured", "C2"),
         Number(f"temporal loss after {rules['rule']['passes'][-1]} passes, step-size rule", rules["rule"]["losses"][-1], "measured", "C2"),
@@ -440,9 +455,10 @@ def numbers(data: Data) -> Sequence[Number]:
         Number("smallest Hessian eigenvalue there, over the largest", end["smallest"] / end["largest"], "measured", "C2"),
         Number("uncertainty of that ratio", end["smallest_error"] / end["largest"], "measured", "C2"),
     ]
-    for name, sweep in data["sweeps"].items():
+    for name, label in LABELS.items():
+        sweep = data["sweeps"][name]
         found += [
-            Number(f"{LABELS[name]}: step at which eta = {run['step_size']:.3g} (eta lambda_max = {2 * run['share']:g}) diverged", run["diverged"]["step"],
+            Number(f"{label}: step at which eta = {run['step_size']:.3g} (eta lambda_max = {2 * run['share']:g}) diverged", run["diverged"]["step"],
                    "measured", "C2")
             for run in sweep["runs"]
             if run["diverged"]

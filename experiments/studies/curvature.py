@@ -1,4 +1,5 @@
-"""C1: how far the curvature of the temporal loss lies below its sharp bound and below its certificate, from the worst case to real features."""
+"""C1: how far the curvature of the temporal loss lies below its sharp bound and below its certificate, from the worst
+case to real features."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -32,7 +33,11 @@ def _gaussian(rng: np.random.Generator, dimension: int) -> np.ndarray:
 
 def _smooth(rng: np.random.Generator, dimension: int) -> np.ndarray:
     """Waves of many phases and speeds around a mean: neighbouring frames at cosines from 0.9 to 1, as in a video."""
-    time, phase, speed = np.arange(KIND_FRAMES)[:, None], rng.uniform(0, 2 * np.pi, dimension), rng.uniform(0.05, 0.4, dimension)
+    time, phase, speed = (
+        np.arange(KIND_FRAMES)[:, None],
+        rng.uniform(0, 2 * np.pi, dimension),
+        rng.uniform(0.05, 0.4, dimension),
+    )
     return 1 + np.sin(speed * time + phase)
 
 
@@ -98,8 +103,10 @@ def _compare_kind(kind: str, seed: int) -> dict[str, float]:
 
 
 def measure(context: Context) -> Data:
-    """Both ends of the Hessian's spectrum by Lanczos at every captured feature, frame by frame and pixel by pixel, with certificate and bound;
-    the certificate's ratio to the truth by kind of features; the ratios of the searches of C1.hessian."""
+    """Both ends of the Hessian's spectrum by Lanczos at every captured feature, frame by frame and pixel by pixel, with
+    certificate and bound; the certificate's ratio to the truth by kind of features; the ratios of the searches of
+    C1.hessian.
+    """
     settings, features = context.settings, context.inputs["features"]
     records = []
     for done, record in enumerate(features.values, start=1):
@@ -137,9 +144,12 @@ def _frame_records(data: Data) -> list[dict]:
 
 
 def _pixel_records(data: Data) -> list[dict]:
-    """Per-pixel comparisons, with the layer, the timestep and the training step of their records; those with a dead pixel left out."""
+    """Per-pixel comparisons, with the layer, the timestep and the training step of their records; those with a dead
+    pixel left out."""
     return [
-        {**record, **record["pixel"]} for record in data["records"] if record["pixel"] is not None and not record["pixel"]["dead"]
+        {**record, **record["pixel"]}
+        for record in data["records"]
+        if record["pixel"] is not None and not record["pixel"]["dead"]
     ]
 
 
@@ -162,7 +172,13 @@ def _draw_axis(axes: Axes, layers: Sequence[str], chosen: Sequence[dict], along:
             positions = [record[along] for record in shown]
             hollow = adapter and along == "timestep"
             if not hollow:
-                axes.plot(positions, [_ratio(record, "certified_norm") for record in shown], color=colour, linestyle=":", linewidth=1.1)
+                axes.plot(
+                    positions,
+                    [_ratio(record, "certified_norm") for record in shown],
+                    color=colour,
+                    linestyle=":",
+                    linewidth=1.1,
+                )
             axes.plot(
                 positions,
                 [_ratio(record, "hessian_norm") for record in shown],
@@ -192,7 +208,9 @@ def draw(data: Data) -> Figure:
         panels[row, 0].set_xlabel("timestep of the scheduler (0 = clean)")
         timesteps = sorted({record["timestep"] for record in training})
         panels[row, 1].set_xlabel(f"training step (at timestep {', '.join(map(str, timesteps))})")
-    panels[0, 0].plot([], [], color="black", linestyle="none", marker="o", markersize=4, markerfacecolor="white", label="adapter on")
+    panels[0, 0].plot(
+        [], [], color="black", linestyle="none", marker="o", markersize=4, markerfacecolor="white", label="adapter on"
+    )
     panels[0, 0].plot([], [], color="black", linestyle=":", linewidth=1.1, label="certificate")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     frames = [_ratio(record, "hessian_norm") for record in _frame_records(data)]
@@ -213,7 +231,9 @@ def draw(data: Data) -> Figure:
         axes.set_ylim(floor * 0.8, 6)
         axes.yaxis.set_minor_formatter(NullFormatter())
     for axes, scale in ((panels[0, 0], "C_N/m^2"), (panels[1, 0], "C_N/(P m^2)")):
-        axes.annotate(rf"sharp bound ${scale}$", (0.01, 1.25), xycoords=("axes fraction", "data"), color=BOUND, fontsize=8)
+        axes.annotate(
+            rf"sharp bound ${scale}$", (0.01, 1.25), xycoords=("axes fraction", "data"), color=BOUND, fontsize=8
+        )
     return figure
 
 
@@ -225,7 +245,9 @@ def _draw_groups(axes: Axes, groups: Sequence[tuple[str, Sequence[float], str]],
         values = np.clip(ratios, floor, None)[chosen]
         faint = len(values) > 30
         offsets = position + 0.6 * spread(len(values))
-        axes.scatter(offsets, values, s=7 if faint else 22, color=colour, alpha=0.4 if faint else 0.9, linewidths=0, zorder=3)
+        axes.scatter(
+            offsets, values, s=7 if faint else 22, color=colour, alpha=0.4 if faint else 0.9, linewidths=0, zorder=3
+        )
     axes.set_xticks(range(len(groups)), [name for name, _, _ in groups], fontsize=7.5)
     axes.grid(axis="x", visible=False)
     axes.set_title("worst case to real", fontsize=10)
@@ -265,19 +287,25 @@ def caption(data: Data) -> str:
     frames, pixels, slack = _frame_records(data), _pixel_records(data), _slack_by_kind(data)
     least, most = _looseness(frames)
     words = (
-        "C1: the Hessian of the temporal loss has norm at most C_N / m^2, m the least norm of a frame (per pixel: C_N / (P m^2), m the least "
-        "norm of a pixel's channels). Measured norm (Lanczos) over that bound at the self-attention features of the trained UNet, by layer, "
-        "along the inversion (hollow: with the adapter) and, for one noisy clip, along the adapter's training; dotted: the certificate "
-        f"computed from the same features. Frame by frame the bound is {least:.3g} to {most:.3g} times the measured norm, the certificate "
+        "C1: the Hessian of the temporal loss has norm at most C_N / m^2, m the least norm of a frame (per pixel: C_N "
+        "/ (P m^2), m the least "
+        "norm of a pixel's channels). Measured norm (Lanczos) over that bound at the self-attention features of the "
+        "trained UNet, by layer, "
+        "along the inversion (hollow: with the adapter) and, for one noisy clip, along the adapter's training; dotted: "
+        "the certificate "
+        f"computed from the same features. Frame by frame the bound is {least:.3g} to {most:.3g} times the measured "
+        "norm, the certificate "
         f"{slack['real, frame'][0]:.4g} to {slack['real, frame'][1]:.4g} times"
     )
     if pixels:
         least, most = _looseness(pixels)
         words += (
-            f"; pixel by pixel {least:.3g} to {most:.3g} times, and {slack['real, pixel'][0]:.4g} to {slack['real, pixel'][1]:.4g} times"
+            f"; pixel by pixel {least:.3g} to {most:.3g} times, and {slack['real, pixel'][0]:.4g} to "
+            f"{slack['real, pixel'][1]:.4g} times"
         )
     words += (
-        ". Top right: the bound is attained by the witness, and random instances (those below the axis are drawn at its edge) and adversarial "
+        ". Top right: the bound is attained by the witness, and random instances (those below the axis are drawn at "
+        "its edge) and adversarial "
         "search stay below it. Bottom right: certificate over measured norm by kind of features."
     )
     dead = _dead(data)
@@ -290,16 +318,21 @@ def caption(data: Data) -> str:
 def alt(data: Data) -> str:
     least, most = _looseness(_frame_records(data))
     return (
-        "Five panels with the measured curvature divided by its sharp bound on a logarithmic axis, and one with its certificate. On real features, frame "
-        f"by frame, the ratio to the bound lies between {1 / most:.2g} and {1 / least:.2g}; the witness reaches 1 and no random or "
+        "Five panels with the measured curvature divided by its sharp bound on a logarithmic axis, and one with its "
+        "certificate. On real features, frame "
+        f"by frame, the ratio to the bound lies between {1 / most:.2g} and {1 / least:.2g}; the witness reaches 1 and "
+        "no random or "
         "adversarial instance exceeds it. The certificate is at most "
-        f"{max(most for _, most in _slack_by_kind(data).values()):.2f} times the measured norm on every kind of features."
+        f"{max(most for _, most in _slack_by_kind(data).values()):.2f} times the measured norm on every kind of "
+        "features."
     )
 
 
 def _spread_numbers(name: str, records: Sequence[dict], scale: str) -> list[Number]:
     least, most = _looseness(records)
-    gradients = [record["gradient_bound"] / record["gradient_norm"] for record in records if record["gradient_norm"] > 0]
+    gradients = [
+        record["gradient_bound"] / record["gradient_norm"] for record in records if record["gradient_norm"] > 0
+    ]
     return [
         Number(f"{scale} over the measured norm, {name}, least", least, "measured", "C1"),
         Number(f"{scale} over the measured norm, {name}, most", most, "measured", "C1"),
@@ -312,7 +345,12 @@ def numbers(data: Data) -> Sequence[Number]:
     record, pixels = _worst(data), _pixel_records(data)
     where = f"{_short(record['layer'])}, timestep {record['timestep']}, adapter {'on' if record['adapter'] else 'off'}"
     found = [
-        Number(f"norm of the Hessian where it comes closest to its bound ({where})", record["hessian_norm"], "measured", "C1"),
+        Number(
+            f"norm of the Hessian where it comes closest to its bound ({where})",
+            record["hessian_norm"],
+            "measured",
+            "C1",
+        ),
         Number("C_N / m^2 there", record["bound"], "proved", "C1"),
         Number("certificate there", record["certified_norm"], "certified", "C1"),
         *_spread_numbers("frame by frame", _frame_records(data), "C_N / m^2"),
@@ -320,10 +358,12 @@ def numbers(data: Data) -> Sequence[Number]:
     if pixels:
         found += _spread_numbers("pixel by pixel", pixels, "C_N / (P m^2)")
     found += [
-        Number(f"certificate over the measured norm, {kind}, most", most, "measured", "C1") for kind, (_, most) in _slack_by_kind(data).items()
+        Number(f"certificate over the measured norm, {kind}, most", most, "measured", "C1")
+        for kind, (_, most) in _slack_by_kind(data).items()
     ]
     found += [
-        Number(f"certificate over the largest eigenvalue, {kind}", ratios["upper"], "measured", "C1") for kind, ratios in data["kinds"].items()
+        Number(f"certificate over the largest eigenvalue, {kind}", ratios["upper"], "measured", "C1")
+        for kind, ratios in data["kinds"].items()
     ]
     if _dead(data):
         found.append(Number("dead pixels", "; ".join(_dead(data)[:DEAD_SHOWN]), "measured", "C1"))

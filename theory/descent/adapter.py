@@ -1,4 +1,5 @@
-r"""Adapters: through a map F = Phi(theta) the curvature of the temporal loss obeys a composite bound, with explicit constants for LoRA.
+r"""Adapters: through a map F = Phi(theta) the curvature of the temporal loss obeys a composite bound, with explicit
+constants for LoRA.
 
 Statement. Let F = Phi(theta), Phi twice differentiable, with ||F_t|| >= m > 0 for the N >= 3 frames at theta, J the
 operator norm of D Phi(theta), and H the largest norm of D^2 Phi(theta)[u, u] over unit u. Then
@@ -18,8 +19,8 @@ Hypotheses.
 
 **Tight** for LoRA in dimension d >= 2, as ||A||^2 + ||B||^2 grows: reached at the extremal frames of C1.hessian with A
 and B of rank one along their stiffest direction. Neither constant can be lowered for N = 3 (there G_3 is sharp): a Phi
-that is linear meets the first term, one with D Phi = 0 the second. They are not met at once, since the gradient vanishes
-where the curvature is largest.
+that is linear meets the first term, one with D Phi = 0 the second. They are not met at once, since the gradient
+vanishes where the curvature is largest.
 
 In the paper: it trains adapters, and its convergence claim (C2) is about their parameters; it states no such bound that
 we know of. Proof: paper_notes.md, section C2.adapter.
@@ -73,15 +74,18 @@ def adapter_curvature_bound(num_frames: int, min_norm: float, derivatives: Deriv
     Source: paper_notes.md, C2.adapter.
 
     Raises:
-        ValueError: fewer than 3 frames; min_norm not a finite number above 0; a derivative bound that is negative, NaN or
-            infinite.
+        ValueError: fewer than 3 frames; min_norm not a finite number above 0; a derivative bound that is negative, NaN
+            or infinite.
     """
     if not (math.isfinite(min_norm) and min_norm > 0):
-        raise ValueError(f"min_norm = {min_norm}; a finite number above 0 is needed: the loss has no gradient at a zero frame")
+        raise ValueError(
+            f"min_norm = {min_norm}; a finite number above 0 is needed: the loss has no gradient at a zero frame"
+        )
     for name, value in derivatives._asdict().items():
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"derivatives.{name} = {value}; a finite number of at least 0 is needed")
-    return float(_composite(num_frames, min_norm, derivatives.jacobian, derivatives.second, hessian_constant(num_frames)))
+    curvature = hessian_constant(num_frames)
+    return float(_composite(num_frames, min_norm, derivatives.jacobian, derivatives.second, curvature))
 
 
 def lora_derivative_bounds(inputs: np.ndarray, down: np.ndarray, up: np.ndarray) -> DerivativeBounds:
@@ -153,7 +157,8 @@ def lora_hessian(instance: Instance) -> jax.Array:
 
 @jax.jit
 def lora_curvature_found(instance: Instance) -> jax.Array:
-    """|v^T Hess v| for the unit vector v that POWER_STEPS power iterations lead to: at most the norm, without its matrix."""
+    """|v^T Hess v| for the unit vector v that POWER_STEPS power iterations lead to: at most the norm, without its
+    matrix."""
     loss, origin = _displaced_loss(instance)
 
     def product(vector: jax.Array) -> jax.Array:
@@ -246,7 +251,8 @@ def stiffest_pattern(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def witness(*, num_frames: int, outputs: int, inputs: int, rank: int) -> Instance:
-    """Extremal frames, A and B of rank one and norm 1e8 along their stiffest displacement: the second term is 1e-16 of the first."""
+    """Extremal frames, A and B of rank one and norm 1e8 along their stiffest displacement: the second term is 1e-16 of
+    the first."""
     frames = extremal_frames(num_frames, outputs)
     pattern, normal = stiffest_pattern(frames)
     size = 1e8
@@ -285,8 +291,8 @@ def recorded_adapter(record: AdapterRecord) -> tuple[Size, Instance]:
 
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
-    """The editor's own LoRA, in the output projection of a self-attention whose outputs are the features; the curvature is
-    the largest that power iteration finds, which a network of any size allows."""
+    """The editor's own LoRA, in the output projection of a self-attention whose outputs are the features; the curvature
+    is the largest that power iteration finds, which a network of any size allows."""
     outcomes = []
     for record in evidence.adapters:
         size, instance = recorded_adapter(record)
@@ -306,8 +312,8 @@ CLAIM = Claim(
     id="C2.adapter",
     title="Composite curvature bound for adapters, explicit for LoRA",
     statement=(
-        "In the parameters of an adapter the temporal loss has curvature at most (C_N / m^2) J^2 + (G_N / m) H, with J and H bounds on the "
-        "first and second derivative of the features; for LoRA J <= ||X|| sqrt(||A||^2 + ||B||^2) and H <= ||X||."
+        "In the parameters of an adapter the temporal loss has curvature at most (C_N / m^2) J^2 + (G_N / m) H, with J "
+        "and H bounds on the first and second derivative of the features; for LoRA J <= ||X|| sqrt(||A||^2 + ||B||^2) and H <= ||X||."
     ),
     latex=(
         r"\|\nabla^2_{(A,B)} L\|_{\mathrm{op}} \le \frac{C_N}{m^2}\|X\|^2(\|A\|^2+\|B\|^2) + \frac{G_N}{m}\|X\|"

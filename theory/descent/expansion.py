@@ -1,4 +1,5 @@
-"""The similarities along a curve of frames, expanded without cancellation: what a step that is not tangential does to the loss."""
+"""The similarities along a curve of frames, expanded without cancellation: what a step that is not tangential does to
+the loss."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,8 @@ def similarities_along(
     product = pairs(frames, frames)
     linear = pairs(velocity, frames) + pairs(frames, velocity)
     quadratic = pairs(velocity, velocity) + pairs(bend, frames) + pairs(frames, bend)
-    quadratic = quadratic - step_size * (pairs(velocity, bend) + pairs(bend, velocity)) + step_size**2 * pairs(bend, bend)
+    quadratic = quadratic - step_size * (pairs(velocity, bend) + pairs(bend, velocity))
+    quadratic = quadratic + step_size**2 * pairs(bend, bend)
     # (1 + eta a + eta^2 c)(1 + eta a' + eta^2 c') = 1 + eta pulls + eta^2 rest.
     pulls = pull[:-1] + pull[1:]
     rest = second[:-1] + second[1:] + pull[:-1] * pull[1:] + step_size**2 * second[:-1] * second[1:]

@@ -18,7 +18,8 @@ Hypotheses.
     H2  ||F_t^0|| >= m > 0 for every frame of the start.
 
 **Tight**: attained, in the limit of a small displacement, by starts near s = 0, u_{t+2} = -u_t, displaced along the
-stiffest direction. Above 2 m^2 / C+_N some start rises (theory/descent/threshold.py).
+stiffest direction. Above 2 m^2 / C+_N some start rises (theory/descent/threshold.py); what such steps can do is in
+theory/descent/any_step.py.
 
 In the paper: the monotone half of the convergence claim (C2), whose range of learning rates is read as 0 < eta < 2/L; L
 there cannot be a bound over all features (C1). Proof: paper_notes.md, section C2.descent.
@@ -89,6 +90,22 @@ def exact_step_limit(num_frames: int, min_norm: float) -> float:
     """
     _check_min_norm(min_norm)
     return 2 * min_norm**2 / upper_curvature_constant(num_frames)
+
+
+def check_run(num_frames: int, min_norm: float, max_norm: float, step_size: float, num_steps: int) -> float:
+    """The step limit, after checking what a rate of descent is asked for.
+
+    Raises:
+        ValueError: see `feature_step_limit`; max_norm below min_norm or not finite; step_size outside (0, limit); num_steps < 0.
+    """
+    limit = feature_step_limit(num_frames, min_norm)
+    if not min_norm <= max_norm < math.inf:
+        raise ValueError(f"max_norm = {max_norm}; a finite number of at least min_norm = {min_norm} is needed")
+    if not 0 < step_size < limit:
+        raise ValueError(f"step_size = {step_size}; it must lie in (0, {limit:.6g}), below feature_step_limit")
+    if num_steps < 0:
+        raise ValueError(f"num_steps = {num_steps}; a number >= 0 is needed")
+    return limit
 
 
 def check_step_size(step_size: Any) -> None:

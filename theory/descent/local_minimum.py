@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
-from theory.descent.feature_descent import feature_step_limit, gradient
+from theory.descent.feature_descent import check_run, feature_step_limit, gradient
 from theory.descent.instances import chain, critical_similarities, draw_normals, profile
 from theory.descent.landscape import LEAST_SWING, least_critical_value
 from theory.evidence import Evidence
@@ -70,15 +70,10 @@ def loss_bound(
     Raises:
         ValueError: an argument outside the range above; nothing is promised there.
     """
-    limit, ceiling = feature_step_limit(num_frames, min_norm), least_critical_value(num_frames)
+    check_run(num_frames, min_norm, max_norm, step_size, num_steps)
+    ceiling = least_critical_value(num_frames)
     if not 0 <= initial_loss < ceiling:
         raise ValueError(f"initial_loss = {initial_loss}; it must lie in [0, {ceiling:.6g}), below the least critical value 4/(N-2)^2")
-    if not min_norm <= max_norm < math.inf:
-        raise ValueError(f"max_norm = {max_norm}; a finite number of at least min_norm = {min_norm} is needed")
-    if not 0 < step_size < limit:
-        raise ValueError(f"step_size = {step_size}; it must lie in (0, {limit:.6g}), below feature_step_limit")
-    if num_steps < 0:
-        raise ValueError(f"num_steps = {num_steps}; a number >= 0 is needed")
     swing = math.sqrt(initial_loss / ceiling)
     rate = (1 - swing) / (1 + swing) * float(_rate(num_frames, initial_loss, min_norm, max_norm, step_size))
     return initial_loss / (1 + rate * num_steps * initial_loss)

@@ -1,18 +1,19 @@
-r"""LoRA is not smooth: every fixed learning rate makes the loss rise from some start. On a ball around the start there is a
-safe one, for an explicit number of steps.
+r"""LoRA is not smooth: every fixed learning rate makes the loss rise from some start. On a ball around the start there
+is a safe one, for an explicit number of steps.
 
 Statement as refuted. Some fixed learning rate eta > 0 makes gradient descent on theta = (A, B) of F = (W + B A) X
 decrease the temporal loss from every start with ||F_t|| >= m > 0. In terms of the curvature that a step sees,
 
     \kappa = \frac{2 \, [L(\theta_1) - L(\theta_0) + \eta \|\nabla_\theta L\|^2]}{\eta^2 \|\nabla_\theta L\|^2} \le \frac{2}{\eta},
 
-since the loss rises exactly when eta kappa > 2. A layer with one output at two positions, two inputs, rank one and three
-frames refutes it for every eta: W = (0, 1), A = (a, 0), B = b, and inputs for which F_1 = (1, p), F_2 = (0, 1), F_3 =
-(-1, 1 - p) with p = a b: norms of at least 1 for every p, and a loss that is 1/2 at p = 0 and at p = 1, and more beyond.
-From b = 0 the gradient moves b alone, and the first step goes to p = (sqrt 2 + 1/2) eta a^2: the loss rises whenever this
-exceeds 1. For eta = 1e-4, a = 79 it goes from 0.5 to 0.918.
+since the loss rises exactly when eta kappa > 2. A layer with one output at two positions, two inputs, rank one and
+three frames refutes it for every eta: W = (0, 1), A = (a, 0), B = b, and inputs for which F_1 = (1, p), F_2 = (0, 1),
+F_3 = (-1, 1 - p) with p = a b: norms of at least 1 for every p, and a loss that is 1/2 at p = 0 and at p = 1, and more
+beyond. From b = 0 the gradient moves b alone, and the first step goes to p = (sqrt 2 + 1/2) eta a^2: the loss rises
+whenever this exceeds 1. For eta = 1e-4, a = 79 it goes from 0.5 to 0.918.
 
-Repaired. Let rho > 0, S = sqrt(||A||^2 + ||B||^2) at the start (spectral norms), m_B = m - ||X|| (S rho + rho^2 / 2) > 0,
+Repaired. Let rho > 0, S = sqrt(||A||^2 + ||B||^2) at the start (spectral norms), and m_B > 0 for m_B = m - ||X|| (S rho
++ rho^2 / 2),
 
     L_B = \frac{C^+_N}{m_B^2} \|X\|^2 (S + \rho)^2 + \frac{G_N}{m_B} \|X\|.
 
@@ -27,8 +28,8 @@ Hypotheses.
 
 **Lower**: the statement is refuted; the repair is an upper bound.
 
-In the paper: it trains adapters of this kind, and the convergence claim (C2) names one range of learning rates; that the
-range is the same for every start is our reading. Proof: paper_notes.md, section C2.lora.
+In the paper: it trains adapters of this kind, and the convergence claim (C2) names one range of learning rates; that
+the range is the same for every start is our reading. Proof: paper_notes.md, section C2.lora.
 """
 
 import math
@@ -125,8 +126,8 @@ def _ball(num_frames: int, min_norm, jacobian, second, radius):
     """m_B and L_B; J and H as in C2.adapter at the centre, where ||X|| = H and ||X|| S = J."""
     least = min_norm - jacobian * radius - second * radius**2 / 2
     widest = jacobian + second * radius
-    curvature = upper_curvature_constant(num_frames) / least**2 * widest**2 + gradient_constant(num_frames) / least * second
-    return least, curvature
+    squared = upper_curvature_constant(num_frames) / least**2 * widest**2
+    return least, squared + gradient_constant(num_frames) / least * second
 
 
 def parameter_gradient(instance: Instance) -> tuple[jax.Array, jax.Array]:
@@ -159,7 +160,8 @@ def step(instance: Instance, step_size) -> tuple[Instance, jax.Array]:
 
 
 def worst_curvature(instance: Instance, num_steps: int = 1) -> jax.Array:
-    """The largest curvature that the first steps of descent see; 0 for a negative one, where a step gains more than promised."""
+    """The largest curvature that the first steps of descent see; 0 for a negative one, where a step gains more than
+    promised."""
     _, curvatures = jax.lax.scan(
         lambda current, _: step(current, instance["step_size"]), dict(instance), None, length=num_steps
     )
@@ -185,7 +187,8 @@ def _draw(key: jax.Array, *, num_frames: int, outputs: int, inputs: int, rank: i
 
 
 def _any_start(parameters: Parameters, **size: int) -> Instance:
-    """Any features of norms at least 1, any inputs, an adapter of norms up to some hundred, and the one learning rate."""
+    """Any features of norms at least 1, any inputs, an adapter of norms up to some hundred, and the one learning
+    rate."""
     scales = {name: 2 * jnp.tanh(parameters[name]) for name in ("log_down", "log_up")}
     start = lora_instance(parameters | scales | {"log_min_norm": jnp.asarray(0.0)}, **size)
     return start | {"step_size": jnp.asarray(LEARNING_RATE)}
@@ -213,7 +216,8 @@ def _turning_back(parameters: Parameters, **size: int) -> Instance:
 
 
 def counterexample(step_size, down, min_norm=1.0) -> Instance:
-    """The start b = 0 with A = (a, 0): the second input is the feature itself, the first one what p = a b multiplies."""
+    """The start b = 0 with A = (a, 0): the second input is the feature itself, the first one what p = a b
+    multiplies."""
     features = jnp.asarray([[1.0, 0.0], [0.0, 1.0], [-1.0, 1.0]])
     moves = jnp.asarray([[0.0, 1.0], [0.0, 0.0], [0.0, -1.0]])
     return {
@@ -302,8 +306,8 @@ CLAIM = Claim(
     id="C2.lora",
     title="One learning rate for LoRA, whatever the start",
     statement=(
-        "Some fixed learning rate makes descent on the parameters of LoRA lower the temporal loss from every start. False for every one. "
-        "True on a ball around the start, for learning rates up to 1 / L_B and rho^2 / (2 eta L_0) steps."
+        "Some fixed learning rate makes descent on the parameters of LoRA lower the temporal loss from every start. "
+        "False for every one. True on a ball around the start, for learning rates up to 1 / L_B and rho^2 / (2 eta L_0) steps."
     ),
     latex=(
         r"\exists\,\eta>0\ \forall\,(A,B):\ L(\theta-\eta\nabla L) \le L(\theta);\quad \text{repaired: } \eta \le 1/L_B,\ "

@@ -1,12 +1,13 @@
-r"""The one-step descent lemma and its sharp threshold: for an L-smooth function a gradient step is safe exactly for eta <= 2/L.
+r"""The one-step descent lemma and its sharp threshold: for an L-smooth function a gradient step is safe exactly for eta
+<= 2/L.
 
 Statement. Let the gradient of f: R^n -> R be Lipschitz with constant L, and x_1 = x_0 - eta grad f(x_0), eta > 0. Then
 
     f(x_1) - f(x_0) \le - \eta \Bigl(1 - \frac{\eta L}{2}\Bigr) \|\nabla f(x_0)\|^2,
 
-and for every eta > 0 no smaller factor will do: f(x) = L x^2 / 2 attains it. So the loss falls at every point that is not
-critical for every such f if eta < 2/L, and for eta > 2/L it rises by as much as (eta/2)(eta L - 2) ||grad f||^2. The
-inequality is checked in the equivalent form that does not cancel: the curvature that the step sees,
+and for every eta > 0 no smaller factor will do: f(x) = L x^2 / 2 attains it. So the loss falls at every point that is
+not critical for every such f if eta < 2/L, and for eta > 2/L it rises by as much as (eta/2)(eta L - 2) ||grad f||^2.
+The inequality is checked in the equivalent form that does not cancel: the curvature that the step sees,
 
     \kappa = \frac{2 \, [f(x_1) - f(x_0) + \eta \|\nabla f(x_0)\|^2]}{\eta^2 \|\nabla f(x_0)\|^2} \le L.
 
@@ -14,8 +15,8 @@ Hypotheses.
     H1  grad f is Lipschitz with constant L on the segment from x_0 to x_1 (for every start and step: on R^n).
     H2  eta > 0.
 
-**Tight**: attained by f(x) = L x^2 / 2 for every eta. A solver for worst cases over all L-smooth functions (PEPit) finds
-the same number, in test_one_step.py.
+**Tight**: attained by f(x) = L x^2 / 2 for every eta. A solver for worst cases over all L-smooth functions (PEPit)
+finds the same number, in test_one_step.py.
 
 In the paper: the range of learning rates of the convergence claim (C2) is read as 0 < eta < 2/L. The temporal loss is
 not L-smooth (C1.stated); its regularised form is (C1.regularised), and is what the lemma is measured on. Proof:
@@ -134,7 +135,8 @@ def _bounded_exp(log: jax.Array) -> jax.Array:
 
 
 def _instance(parameters: Parameters, *, dimension: int) -> Instance:
-    """Quadratics and waves of either sign, |a_j| + |b_j| <= L, hence L-smooth and in general not convex; any step size."""
+    """Quadratics and waves of either sign, |a_j| + |b_j| <= L, hence L-smooth and in general not convex; any step
+    size."""
     smoothness = _bounded_exp(parameters["log_smoothness"])
     quadratic, wave = parameters["quadratic"], parameters["wave"]
     share = smoothness / jnp.maximum(jnp.abs(quadratic) + jnp.abs(wave), 1.0)
@@ -211,7 +213,8 @@ def _curvature_at_start(instance: Instance) -> jax.Array:
 
 
 def regularised_step(frames: jax.Array, epsilon: jax.Array, step_size: jax.Array) -> jax.Array:
-    """The curvature that a step of gradient descent on the regularised temporal loss sees, of (frames, dimension) JAX frames."""
+    """The curvature that a step of gradient descent on the regularised temporal loss sees, of (frames, dimension) JAX
+    frames."""
     gradient = jax.grad(lambda x: temporal_loss(x, epsilon=epsilon))(frames)
     scale = jnp.max(jnp.abs(gradient))
     direction = gradient / jnp.where(scale > 0, scale, 1.0)
@@ -245,10 +248,13 @@ CLAIM = Claim(
     title="One gradient step on a smooth function, with the sharp threshold 2/L",
     statement=(
         "A gradient step of size eta on a function whose gradient is L-Lipschitz changes its value by at most "
-        "-eta (1 - eta L / 2) times the squared gradient, for every eta, and no smaller number will do: it descends for "
-        "sure exactly for eta < 2/L."
+        "-eta (1 - eta L / 2) times the squared gradient, for every eta, and no smaller number will do: it descends "
+        "for sure exactly for eta < 2/L."
     ),
-    latex=r"f(x_1) - f(x_0) \le -\eta\Bigl(1 - \frac{\eta L}{2}\Bigr)\|\nabla f(x_0)\|^2,\quad x_1 = x_0 - \eta\nabla f(x_0)",
+    latex=(
+        r"f(x_1) - f(x_0) \le -\eta\Bigl(1 - \frac{\eta L}{2}\Bigr)\|\nabla f(x_0)\|^2,"
+        r"\quad x_1 = x_0 - \eta\nabla f(x_0)"
+    ),
     hypotheses=(
         Hypothesis("H1", "grad f is Lipschitz with constant L on the segment from x_0 to x_1."),
         Hypothesis("H2", "eta > 0."),

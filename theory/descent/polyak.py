@@ -6,7 +6,8 @@ Statement. For N >= 3 frames with ||F_t|| <= R and |s_t| <= sqrt(1 - sigma), sig
     \mu = \frac{64}{N-2} \sin^2\frac{\pi}{2(N-1)} \, \sin^2\frac{\pi}{2N} \cdot \frac{\sigma}{R^2}.
 
 While it holds along a run of descent with eta < 2 m^2 / C_N, each step multiplies the loss by at most 1 - eta mu (1 -
-eta C_N / (2 m^2)).
+eta C_N / (2 m^2)). From a start with |s_t| <= c < 1 whose loss is small enough it holds for ever (`linear_loss_bound`):
+the whole path is so short that no similarity gets past (1 + c) / 2.
 
 Hypotheses.
     H1  There are N >= 3 frames, none of them zero.
@@ -26,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
-from theory.descent.feature_descent import gradient
+from theory.descent.feature_descent import check_run, gradient
 from theory.descent.instances import chain, draw_normals, profile
 from theory.descent.landscape import LEAST_SWING
 from theory.evidence import Evidence
@@ -52,6 +53,50 @@ def gradient_dominance(num_frames: int) -> float:
     """
     check_num_frames(num_frames)
     return 64 / (num_frames - 2) * (math.sin(math.pi / (2 * (num_frames - 1))) * math.sin(math.pi / (2 * num_frames))) ** 2
+
+
+def linear_loss_bound(
+    num_frames: int,
+    initial_loss: float,
+    min_norm: float,
+    max_norm: float,
+    largest_similarity: float,
+    step_size: float,
+    num_steps: int,
+) -> float:
+    """The loss after a number of steps of descent on the features from a start near a minimum with no parallel neighbours, at
+    most: it falls geometrically.
+
+        L_k <= (1 - eta b mu)^k L_0,   b = 1 - eta C_N / (2 m^2),   mu = mu_N (1 - (1 + c)^2 / 4) / (R^2 + eta L_0 / b),
+        provided   L_0 <= mu (m b (1 - c))^2 / 32
+
+    with mu_N the constant of `gradient_dominance`.
+
+    Args:
+        num_frames: N.
+        initial_loss: L_0 of the start.
+        min_norm, max_norm: least and largest norm m, R of a frame of the start.
+        largest_similarity: c = max |s_t| of the start, below 1.
+        step_size: eta, below `feature_step_limit(num_frames, min_norm)`.
+        num_steps: k >= 0.
+
+    Source: paper_notes.md, C2.pl.
+
+    Raises:
+        ValueError: an argument outside the range above; a loss above the limit, which the message names.
+    """
+    limit = check_run(num_frames, min_norm, max_norm, step_size, num_steps)
+    if not 0 <= largest_similarity < 1:
+        raise ValueError(f"largest_similarity = {largest_similarity}; it must lie in [0, 1): the rate vanishes where neighbours are parallel")
+    if not (math.isfinite(initial_loss) and initial_loss >= 0):
+        raise ValueError(f"initial_loss = {initial_loss}; a finite number of at least 0 is needed")
+    share = 1 - step_size / limit
+    sigma = 1 - (1 + largest_similarity) ** 2 / 4
+    dominance = gradient_dominance(num_frames) * sigma / (max_norm**2 + step_size * initial_loss / share)
+    ceiling = dominance * (min_norm * share * (1 - largest_similarity)) ** 2 / 32
+    if initial_loss > ceiling:
+        raise ValueError(f"initial_loss = {initial_loss}; it must be at most {ceiling:.6g} for the similarities to stay away from 1 and -1")
+    return initial_loss * (1 - step_size * share * dominance) ** num_steps
 
 
 def dominated_loss(instance: Instance) -> jax.Array:

@@ -1,4 +1,5 @@
-"""The composite bound beyond the sizes of the ladder, its two terms apart, on general maps, and on the network's own layer."""
+"""The composite bound beyond the sizes of the ladder, its two terms apart, on general maps, and on the network's own
+layer."""
 
 import functools
 
@@ -57,7 +58,8 @@ def test_derivative_bounds_are_those_of_the_map():
 def test_first_term_is_attained_by_a_linear_map(num_frames):
     """Phi(theta) = F + 3 theta at the extremal frames: J = 3, H = 0."""
     frames = jnp.asarray(extremal_frames(num_frames))
-    hessian = jax.jit(jax.hessian(lambda x: temporal_loss(frames + 3 * jnp.reshape(x, frames.shape))))(jnp.zeros(frames.size))
+    moved = jax.jit(jax.hessian(lambda x: temporal_loss(frames + 3 * jnp.reshape(x, frames.shape))))
+    hessian = moved(jnp.zeros(frames.size))
     bound = adapter_curvature_bound(num_frames, 1.0, DerivativeBounds(3.0, 0.0))
     assert bound == pytest.approx(9 * hessian_constant(num_frames), rel=relative_budget(8))
     found = float(extreme_eigenvalue((hessian + hessian.T) / 2, largest_magnitude=True))
@@ -65,7 +67,8 @@ def test_first_term_is_attained_by_a_linear_map(num_frames):
 
 
 def test_second_term_is_attained_by_a_map_without_first_derivative():
-    """Phi(theta) = F + theta^2 h / 2 with h along the largest gradient of three frames: J = 0, H = ||h||, curvature G_3 ||h||."""
+    """Phi(theta) = F + theta^2 h / 2 with h along the largest gradient of three frames: J = 0, H = ||h||, curvature G_3
+    ||h||."""
     frames = jnp.asarray(gradient_theorem.frames_of(largest_gradient(3).similarities))
     direction = jax.jit(jax.grad(temporal_loss))(frames)
     bend = 5 * direction / jnp.linalg.norm(direction)

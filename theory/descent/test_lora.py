@@ -43,7 +43,8 @@ def test_loss_depends_on_the_product_and_norms_stay_above_one():
         moved = start["frames"] + jnp.einsum("oi,tip->top", jnp.asarray([[p / 2]]) @ start["down"], start["inputs"])
         np.testing.assert_array_equal(moved[:, 0, :], frames)
         assert np.min(np.linalg.norm(frames, axis=1)) >= 1
-        assert float(temporal_loss(frames)) == pytest.approx(float(precise_loss_of_product(p)), abs=4 * relative_budget(32))
+        expected = float(precise_loss_of_product(p))
+        assert float(temporal_loss(frames)) == pytest.approx(expected, abs=4 * relative_budget(32))
 
 
 def test_exact_numbers_of_the_counterexample():
@@ -85,14 +86,16 @@ def test_search_finds_a_start_whose_loss_rises():
 
 
 def test_gradient_and_curvature_are_those_of_the_loss():
-    """Against automatic differentiation of F + [(B + dB)(A + dA) - B A] X, and the definition where it does not cancel."""
+    """Against automatic differentiation of F + [(B + dB)(A + dA) - B A] X, and the definition where it does not
+    cancel."""
     parameters = draw(AS_STATED, LARGER, 2, 100)
     drawn = jax.jit(jax.vmap(functools.partial(AS_STATED.instance, **dict(LARGER))))(parameters)
 
     def sides(one):
         def loss(changes):
             down, up = one["down"] + changes[0], one["up"] + changes[1]
-            return temporal_loss(one["frames"] + jnp.einsum("oi,tip->top", up @ down - one["up"] @ one["down"], one["inputs"]))
+            update = up @ down - one["up"] @ one["down"]
+            return temporal_loss(one["frames"] + jnp.einsum("oi,tip->top", update, one["inputs"]))
 
         still = jnp.zeros_like(one["down"]), jnp.zeros_like(one["up"])
         closed, automatic = parameter_gradient(one), jax.grad(loss)(still)
@@ -113,7 +116,8 @@ def test_gradient_and_curvature_are_those_of_the_loss():
 
 
 def test_promise_of_the_ball_over_whole_runs():
-    """Hundreds of starts, each run for as many steps as its ball covers (at most 200): monotone, inside, curvature below L_B."""
+    """Hundreds of starts, each run for as many steps as its ball covers (at most 200): monotone, inside, curvature
+    below L_B."""
     steps = 200
     parameters = draw(REPAIRED, LARGER, 4, 300)
     drawn = jax.jit(jax.vmap(functools.partial(REPAIRED.instance, **dict(LARGER))))(parameters)
@@ -161,7 +165,8 @@ def test_ball_of_the_networks_own_layer(evidence):
     loss = float(temporal_loss(record.outputs))
     assert 0 < ball.min_norm < float(instance["min_norm"])
     assert ball.steps(loss) >= 1
-    curvature = float(jax.jit(worst_curvature, static_argnames="num_steps")(instance | {"step_size": ball.step_size}, num_steps=5))
+    run = jax.jit(worst_curvature, static_argnames="num_steps")
+    curvature = float(run(instance | {"step_size": ball.step_size}, num_steps=5))
     assert 0 < curvature <= ball.curvature
 
 

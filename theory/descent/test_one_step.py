@@ -61,8 +61,9 @@ def test_the_parabola_attains_it_at_every_step_size(eta_times_smoothness):
 def test_worst_case_solver_finds_no_worse_function(eta_times_smoothness):
     """The semidefinite program over all L-smooth functions, in any dimension; it shares nothing with the proof.
 
-    Its dual value is an upper bound on the worst case but for the solver's tolerance: the gap, and the multipliers times
-    the residuals of the constraints, each at most TOLERANCE. The parabola bounds the worst case from below, exactly.
+    Its dual value is an upper bound on the worst case but for the solver's tolerance: the gap, and the multipliers
+    times the residuals of the constraints, each at most `tolerance`. The parabola bounds the worst case from below,
+    exactly.
     """
     from PEPit import PEP
     from PEPit.functions import SmoothFunction

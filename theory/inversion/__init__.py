@@ -11,9 +11,12 @@ from theory.inversion.order import order_of_convergence
 from theory.inversion.round_trip import round_trip_bound, step_growth
 from theory.inversion.schedule import noise_levels
 from theory.inversion.tube import euler_growth, tube_bound
+from theory.inversion.two_layer import TwoLayer, certify_two_layer
 
 __all__ = [
+    "TwoLayer",
     "adapter_mismatch_bound",
+    "certify_two_layer",
     "damped_contraction",
     "euler_growth",
     "fixed_point_bound",

@@ -19,6 +19,7 @@ In the paper: not there; the usual remedy for the inversion's defects. Proof: pa
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,8 @@ from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Probl
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.log_concave import fitted_gaussian
-from theory.inversion.schedule import noise_levels
+from theory.inversion.round_trip import step_growth
+from theory.inversion.schedule import is_traced, noise_levels, refuse_first
 from theory.rounding import relative_budget
 
 SIZES: tuple[Size, ...] = ((("num_iterations", 1),), (("num_iterations", 4),))
@@ -67,6 +69,29 @@ def fixed_point_bound(contraction: float, first_increment: float, num_iterations
     if not (num_iterations >= 0 and float(num_iterations).is_integer()):
         raise ValueError(f"num_iterations = {num_iterations}; a whole number >= 0 is needed")
     return float(_geometric(float(contraction), float(first_increment), int(num_iterations)))
+
+
+def step_contractions(sigmas: Any, lipschitz: Any) -> Any:
+    """q_k = h_k L_{k+1}, the factor by which the fixed-point iteration of each inversion step contracts.
+
+    Args:
+        sigmas: (num_steps + 1,) increasing noise levels.
+        lipschitz: (num_steps + 1,) Lipschitz constant of the predictor at each level, in the variable y; that of level
+            0 does not enter.
+
+    Returns:
+        (num_steps,) float64 in [0, 1), of the same kind.
+
+    Raises:
+        ValueError: a step with h L >= 1, where contraction is not shown (the message gives step, value and limit);
+            noise levels that do not increase; sizes that differ; a negative constant.
+    """
+    contractions = step_growth(sigmas, lipschitz) - 1
+    if not is_traced(contractions):
+        refuse_first(
+            "h L", contractions, contractions >= 1, "it must be below 1 for the iteration to contract: shorten the step"
+        )
+    return contractions
 
 
 def iterates(step: Callable[[jax.Array], jax.Array], start: jax.Array, num_iterations: int) -> jax.Array:

@@ -155,7 +155,7 @@ def part_defects(predict: Predictor, trip: RoundTrip, convention: jax.Array | Co
         trip.inversion[:-1], steps
     )
     changes = jax.vmap(predict)(trip.inversion[1:], steps + 1) - used
-    return trip.steps.reshape(-1, *[1] * (changes.ndim - 2)) * instances.norms(changes)
+    return jnp.abs(trip.steps).reshape(-1, *[1] * (changes.ndim - 2)) * instances.norms(changes)
 
 
 def _bound(instance: Instance, unconditional_weight=lambda scale: abs(scale - 1), growth_of_condition: bool = False):

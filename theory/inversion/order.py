@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
+from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
@@ -42,6 +42,7 @@ from theory.inversion.schedule import as_vector, check_noise_levels, noise_level
 from theory.rounding import relative_budget
 
 DIMENSION = instances.DIMENSION
+SIZES: tuple[Size, ...] = ((("num_steps", 8),),)
 LARGEST_ANGLE = 1.4
 """arctan of the highest drawn noise level, 5.8."""
 
@@ -143,15 +144,16 @@ def order_of_convergence(num_steps: Sequence[int], errors: Any) -> Order:
 def training_levels(num_steps: int) -> np.ndarray:
     """Noise levels (num_steps + 1,) on Stable Diffusion's training grid, leading spacing, steps_offset = 1.
 
-    The grid has TRAINING_STEPS levels: no schedule on it is finer, and an error is left at its end.
+    The finest schedule has TRAINING_STEPS - 1 steps, one a timestep: refinement ends there, and an error is left.
 
     Raises:
-        ValueError: num_steps no divisor of TRAINING_STEPS in 2 .. TRAINING_STEPS / 2, where the grid has these levels.
+        ValueError: num_steps neither TRAINING_STEPS - 1 nor a divisor of TRAINING_STEPS in 2 .. TRAINING_STEPS / 2.
     """
-    if not (1 < num_steps <= TRAINING_STEPS // 2 and TRAINING_STEPS % num_steps == 0):
+    divides = 1 < num_steps <= TRAINING_STEPS // 2 and TRAINING_STEPS % num_steps == 0
+    if not (divides or num_steps == TRAINING_STEPS - 1):
         raise ValueError(
-            f"num_steps = {num_steps}; it must divide {TRAINING_STEPS} and lie in 2 .. {TRAINING_STEPS // 2}: use 500, "
-            "250, 200, 125, 100, 50 .."
+            f"num_steps = {num_steps}; it must divide {TRAINING_STEPS} and lie in 2 .. {TRAINING_STEPS // 2}, or be "
+            f"{TRAINING_STEPS - 1}, the finest: use 500, 250, 200, 125, 100, 50 .."
         )
     betas = np.linspace(BETA_START**0.5, BETA_END**0.5, TRAINING_STEPS) ** 2
     table = np.cumprod(1 - betas)
@@ -264,7 +266,7 @@ def _operations(*, num_steps: int) -> int:
 
 
 PROBLEM = Problem(
-    sizes=instances.SIZES,
+    sizes=SIZES,
     draw=_draw,
     instance=_instance,
     measured=measure,
@@ -285,7 +287,7 @@ def witness(*, num_steps: int) -> Instance:
 
 
 def _broken(label: str, **changes: Any) -> Outcome:
-    size = instances.SIZES[1]
+    size = SIZES[0]
     return PROBLEM.outcome(
         dict(witness(**dict(size))) | {name: jnp.asarray(value) for name, value in changes.items()}, size, label
     )

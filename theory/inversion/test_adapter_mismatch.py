@@ -114,3 +114,31 @@ def test_recorded_pair_breaks_the_bound_without_the_mismatch(pair):
     growth = two_point_growth(mismatched)
     without = adapter_mismatch_bound(np.linalg.norm(base.defects, axis=1), base.sigmas, np.zeros(len(growth)), growth)
     assert np.linalg.norm(mismatched.errors[0]) > without
+
+
+def test_adapter_on_both_sides_on_one_and_a_different_one_on_each():
+    """N(0, 1) with delta = kappa on either side: alike on both sides they cost a defect only, on one side the mismatch,
+    and on different ones their difference. The bound with |difference| on the inversion trajectory holds for all."""
+    sigmas = jnp.linspace(0.0, 4.0, 41)
+    base = at_levels(gaussian_predictor(np.zeros(1), np.eye(1)), sigmas)
+    steps = np.diff(np.asarray(sigmas))
+    # The slope of the predictor is positive and its steps contract, so growth 1 serves.
+    growth = jnp.ones(len(steps))
+    errors = {}
+    for inverting, sampling in ((0.0, 0.0), (0.5, 0.5), (0.0, 0.5), (0.5, 0.0), (0.5, -0.5)):
+        trip = round_trip(
+            lambda y, level, shift=inverting: base(y, level) + shift,
+            sigmas,
+            jnp.ones(1),
+            Convention.T,
+            sampling_predict=lambda y, level, shift=sampling: base(y, level) + shift,
+        )
+        own = norms(trip.defects - trip.steps[:, None] * (sampling - inverting))
+        bound = adapter_mismatch_bound(own, sigmas, np.full(len(steps), abs(sampling - inverting)), growth)
+        errors[inverting, sampling] = float(norms(trip.errors[0]))
+        assert errors[inverting, sampling] <= float(bound)
+    limit = constant_mismatch_limit(1.0, 0.5, 0.0, 4.0)
+    # A common adapter moves the trajectory, and is a tenth of what it costs on one side only.
+    assert errors[0.5, 0.5] < 0.1 * limit
+    assert errors[0.0, 0.5] == pytest.approx(limit, rel=0.1) and errors[0.5, 0.0] == pytest.approx(limit, rel=0.1)
+    assert errors[0.5, -0.5] == pytest.approx(2 * limit, rel=0.1)

@@ -6,7 +6,7 @@ import pytest
 
 from theory import ladder
 from theory.inversion import fixed_point_bound
-from theory.inversion.fixed_point import CLAIM, iterates
+from theory.inversion.fixed_point import CLAIM, iterates, step_contractions
 from theory.inversion.predictors import gaussian_predictor, mixture_predictor
 from theory.rounding import relative_budget
 
@@ -33,6 +33,16 @@ def test_bound_by_hand():
 def test_bound_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         fixed_point_bound(*arguments)
+
+
+def test_contractions_of_a_schedule():
+    np.testing.assert_array_equal(step_contractions([0.0, 0.5, 1.0], [9.0, 1.0, 1.5]), [0.5, 0.75])
+    with pytest.raises(ValueError, match="h L at step 1 is 1.25; it must be below 1"):
+        step_contractions([0.0, 0.5, 1.0], [9.0, 1.0, 2.5])
+    with pytest.raises(ValueError, match="h L at step 0 is 1; it must be below 1"):
+        step_contractions([0.0, 0.5, 1.0], [0.0, 2.0, 2.5])
+    with pytest.raises(ValueError, match="step 1 is -0.25; noise levels must increase"):
+        step_contractions([0.0, 0.5, 0.25], [1.0, 1.0, 1.0])
 
 
 def test_defect_of_an_iterated_step_is_the_next_increment():

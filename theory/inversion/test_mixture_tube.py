@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from theory import ladder
-from theory.inversion import mixture_tube_bound
+from theory.inversion import euler_growth, mixture_tube_bound, tube_bound
+from theory.inversion.ddim import Convention, round_trip
 from theory.inversion.mixture_tube import CLAIM, jacobian_curvature, largest_third_moment, posterior_spread
-from theory.inversion.predictors import mixture_predictor
+from theory.inversion.predictors import at_levels, mixture_predictor
 from theory.rounding import relative_budget
 
 
@@ -56,23 +57,45 @@ def test_spread_gives_the_jacobian():
 
 @pytest.mark.parametrize("distance", [0.0, 0.1, 1.0, 10.0])
 def test_growth_bounds_the_average_jacobian_of_a_segment(distance):
-    """||I - h A|| along a segment that leaves one cluster for the other, by quadrature, against one step of the tube."""
+    """||I - h A|| along a segment from one cluster to another, by quadrature, against one step of the tube."""
     generator = np.random.default_rng(2)
     means = generator.normal(size=(3, 2))
     means *= 1 / np.linalg.norm(means, axis=1).max()
     weights, std, sigma_from, sigma_to = np.array([0.2, 0.5, 0.3]), 0.4, 0.3, 0.8
     predictor, step = mixture_predictor(weights, means, std), sigma_to - sigma_from
+    jacobians = jax.jit(jax.vmap(jax.jacfwd(lambda y: predictor(y, sigma_to))))
+    nodes, quadrature = np.polynomial.legendre.leggauss(60)
     for angle in (0.0, 1.0, 2.0, 4.0):
         state, move = 2 * means[0], distance * np.array([np.cos(angle), np.sin(angle)])
-        jacobian = jax.vmap(lambda share: jax.jacfwd(lambda y: predictor(y, sigma_to))(jnp.asarray(state + share * move)))
-        nodes, quadrature = np.polynomial.legendre.leggauss(60)
-        average = np.tensordot(quadrature / 2, np.asarray(jacobian(jnp.asarray((nodes + 1) / 2))), axes=1)
+        points = jnp.asarray(state + (nodes[:, None] + 1) / 2 * move)
+        average = np.tensordot(quadrature / 2, np.asarray(jacobians(points)), axes=1)
         eigenvalues = np.linalg.eigvalsh(np.eye(2) - step * (average + average.T) / 2)
         spread = posterior_spread(weights, means, std, state, sigma_to)
         # A defect of `distance` at a step above, and none at this one: the radius is growth times distance.
         radii = mixture_tube_bound([sigma_from, sigma_to, 2.0], [0.0, distance], [spread, 0.0], 1.0, std)
         assert eigenvalues[0] >= 0
         assert eigenvalues[-1] * distance <= radii[0] * (1 + relative_budget(4000))
+
+
+@pytest.mark.parametrize("num_steps", [10, 100])
+def test_both_tubes_hold_the_sampling_at_every_level(num_steps):
+    """B1 with the clusters' own M and B2, on three clusters in a plane: at most twice the error, and B2 no wider."""
+    means, weights, std = np.array([[1.0, 0.0], [-0.5, 0.5], [0.0, -0.8]]), np.array([0.3, 0.3, 0.4]), 0.5
+    sigmas = np.linspace(0.03, 3.0, num_steps + 1)
+    predict = at_levels(mixture_predictor(weights, means, std), jnp.asarray(sigmas))
+    trip = round_trip(predict, jnp.asarray(sigmas), jnp.asarray([0.4, -0.3]), Convention.S)
+    jacobians = jax.jit(jax.vmap(jax.jacfwd(predict)))(trip.inversion[1:], jnp.arange(1, num_steps + 1))
+    defects, errors = (np.linalg.norm(values, axis=1) for values in (trip.defects, trip.errors))
+    pairs = zip(np.asarray(trip.inversion)[1:], sigmas[1:])
+    spreads = [posterior_spread(weights, means, std, state, sigma) for state, sigma in pairs]
+    first = tube_bound(sigmas, defects, euler_growth(sigmas, jacobians), jacobian_curvature(sigmas[1:], 1.0, std))
+    second = mixture_tube_bound(sigmas, defects, spreads, 1.0, std)
+    # At the noise end radius and error are one defect, and states of size 10 are rounded.
+    rounding = relative_budget(40 * num_steps) * 10
+    for radii in (first, second):
+        assert (errors <= radii + rounding).all()
+        assert radii[0] < 2 * errors[0]
+    assert second[0] <= first[0]
 
 
 @pytest.mark.parametrize(

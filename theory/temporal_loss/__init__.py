@@ -9,7 +9,7 @@ from theory.temporal_loss.lipschitz import lipschitz_constant
 from theory.temporal_loss.loss import pixelwise_similarities, similarities, temporal_loss
 from theory.temporal_loss.pixel_certificate import PixelCertificates, certify_pixels
 from theory.temporal_loss.pixelwise import dead_pixels
-from theory.temporal_loss.regularised import regularised_lower_constant
+from theory.temporal_loss.regularised import regularised_constant, regularised_lower_constant
 from theory.temporal_loss.upper_curvature import upper_curvature_constant
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "largest_gradient",
     "lipschitz_constant",
     "pixelwise_similarities",
+    "regularised_constant",
     "regularised_lower_constant",
     "similarities",
     "similarity_warning",

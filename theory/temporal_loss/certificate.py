@@ -128,7 +128,7 @@ def _geometry(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: A
     second = xp.concat([squared_sines, zero])
     # An outer frame has one vector and no plane.
     outer = np.eye(1, num_frames)[0] + np.eye(1, num_frames, k=num_frames - 1)[0]
-    # Where rounding hides that the Gram matrix is positive semidefinite, as it is up to 7 errors of a cosine, 8 more on the diagonal make it so.
+    # Where rounding hides that the Gram matrix is positive semidefinite, as it is up to 6 errors of a cosine, 8 more on the diagonal make it so.
     hidden = (first * second <= mixed**2) & (outer == 0)
     lift = xp.where(hidden, 8 * cosine_error, 0.0)
     lengths = [_square_root(xp, squared) for squared in (first, second)]
@@ -139,7 +139,7 @@ def _geometry(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: A
     back = xp.stack([_quotient(xp, first + root, scale), _quotient(xp, mixed, scale)], axis=1)
     ahead = xp.stack([_quotient(xp, mixed, scale), _quotient(xp, second + root, scale)], axis=1)
     # |sqrt(G) - sqrt(H)| <= min(sqrt(|G - H|), |G - H| / sqrt(lambda_min(H))); lambda_min = det / lambda_max >= det / trace.
-    gram_error = cosine_error * xp.where(hidden, 16.0, 8.0)
+    gram_error = cosine_error * xp.where(hidden, 15.0, 7.0)
     # The error of an outer frame is that of a length.
     least = _quotient(xp, root**2, trace) + outer * trace
     plane_error = gram_error / xp.sqrt(xp.maximum(least, gram_error))
@@ -296,7 +296,7 @@ def _bounds(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any
     """Bounds on lambda_max and -lambda_min with their margins included, the Gauss-Newton norm, and the larger margin."""
     num_frames = squared_norms.shape[0]
     difference = _difference_matrix(num_frames - 1)
-    cosine_error = 3 * error + 8 * UNIT_ROUNDOFF
+    cosine_error = 2.01 * error + 8 * UNIT_ROUNDOFF
     geometry = _geometry(xp, squared_norms, neighbours, second_neighbours, cosine_error)
     slope_jacobian = xp.tensordot(difference, _jacobian(xp, geometry), axes=([1], [0]))
     slope_jacobian = xp.reshape(slope_jacobian, (num_frames - 2, -1))

@@ -111,11 +111,12 @@ def similarity_warning(features: Any) -> str | None:
     """`degenerate_similarities` of features, frame by frame and, where they are images, pixel by pixel.
 
     Args:
-        features: (frames, ...) floating-point NumPy, JAX or PyTorch array; with four axes (frames, channels, height, width).
+        features: (frames, ...) floating-point NumPy, JAX or PyTorch array; with four axes (frames, channels, height,
+            width).
 
     Returns:
-        None, or a warning of one sentence that says which of the two losses has no gradient. Per pixel it is given for a single channel, and
-        left out where a pixel is dead, which `theory.temporal_loss.dead_pixels` lists.
+        None, or a warning of one sentence that says which of the two losses has no gradient. Per pixel it is given for
+        a single channel, and left out where a pixel is dead, which `theory.temporal_loss.dead_pixels` lists.
 
     Raises:
         ValueError: features without frame-wise similarities, see `similarities`.
@@ -127,7 +128,8 @@ def similarity_warning(features: Any) -> str | None:
         return None
     if features.shape[1] == 1:
         return (
-            "pixel by pixel all similarities are +1 or -1, so the temporal loss has no gradient: the features have one channel (shape "
+            "pixel by pixel all similarities are +1 or -1, so the temporal loss has no gradient: the features have one "
+            "channel (shape "
             f"{tuple(features.shape)}); check which axis holds the channels"
         )
     if dead_pixels(features):

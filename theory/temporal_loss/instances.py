@@ -86,7 +86,8 @@ def extreme_eigenvalue(matrix: jax.Array, *, largest_magnitude: bool) -> jax.Arr
 
 @dataclasses.dataclass(frozen=True)
 class Extremes:
-    """Ends of the Hessian's spectrum, as Lanczos found them: each lies inside the spectrum, and at its end up to the tolerance.
+    """Ends of the Hessian's spectrum, as Lanczos found them: each lies inside the spectrum, and at its end up to the
+    tolerance.
 
     Attributes:
         lower, upper: least and largest eigenvalue; NaN where it was not asked for.
@@ -114,7 +115,8 @@ def lanczos_extremes(
     tolerance: float = 0.0,
     ends: Sequence[Literal["lower", "upper"]] = ("lower", "upper"),
 ) -> Extremes:
-    """Extreme eigenvalues of the Hessian by Lanczos (scipy) on Hessian-vector products (JAX), which never form the matrix.
+    """Extreme eigenvalues of the Hessian by Lanczos (scipy) on Hessian-vector products (JAX), which never form the
+    matrix.
 
     Args:
         features: (frames, ...), or (frames, channels, height, width) for "pixel", float64; at least 3 entries in all.
@@ -161,8 +163,8 @@ def reduce_frames(features: np.ndarray) -> np.ndarray:
 
 
 def reduce_pixels(features: np.ndarray) -> np.ndarray:
-    """Every pixel's channel vectors as (N, min(c, N + 1), height, width), by its own rotation, with the same Hessian spectrum of the per-pixel
-    loss up to multiplicity; see `reduce_frames`.
+    """Every pixel's channel vectors as (N, min(c, N + 1), height, width), by its own rotation, with the same Hessian
+    spectrum of the per-pixel loss up to multiplicity; see `reduce_frames`.
 
     Args:
         features: (frames, channels, height, width) float64.
@@ -177,8 +179,8 @@ def reduce_pixels(features: np.ndarray) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames="similarity")
 def gradient(frames: jax.Array, similarity: Literal["frame", "pixel"] = "frame") -> jax.Array:
-    """Gradient of the temporal loss, of the shape of the frames, by automatic differentiation; shares nothing with the proofs of the
-    bounds."""
+    """Gradient of the temporal loss, of the shape of the frames, by automatic differentiation; shares nothing with the
+    proofs of the bounds."""
     return jax.grad(lambda values: temporal_loss(values, similarity=similarity))(frames)
 
 

@@ -41,7 +41,7 @@ def lipschitz_constant(num_frames: int) -> float:
 
 
 def quotient(instance: Instance):
-    """||grad L(F) - grad L(G)|| / ||F - G|| of the pair (frames, others); its limit ||Hess L(F)|| where they coincide."""
+    """||grad L(F) - grad L(G)|| / ||F - G|| of the pair (frames, others); ||Hess L(F)|| where F = G."""
     coincide = jnp.all(instance["frames"] == instance["others"])
     # Both branches are evaluated: a pair that coincides is replaced where its quotient would be 0 / 0, and no search
     # starts from such a pair, so the limit needs no derivative.

@@ -1,8 +1,8 @@
 """The certificate of curvature for the per-pixel loss: one certificate a pixel.
 
-Pixels share no variable, so the Hessian of L_pix = (1/P) sum_p L(F^p) is block diagonal with the blocks Hess L(F^p) / P. Its largest and
-least eigenvalue are those of its blocks, and so is the norm of its Gauss-Newton part: what is certified for every pixel, over P, is a
-certificate of the whole.
+Pixels share no variable, so the Hessian of L_pix = (1/P) sum_p L(F^p) is block diagonal with the blocks Hess L(F^p) /
+P. Its largest and least eigenvalue are those of its blocks, and so is the norm of its Gauss-Newton part: what is
+certified for every pixel, over P, is a certificate of the whole.
 
 Proof: paper_notes.md, section C1.certificate, "Per pixel".
 """
@@ -64,21 +64,28 @@ class PixelCertificates:
 def _check(features: Any) -> None:
     if not array_api_compat.is_array_api_obj(features):
         raise ValueError(
-            f"features are a {type(features).__name__}; for similarity = 'pixel' pass one NumPy, JAX or PyTorch array (frames, channels, height, "
+            f"features are a {type(features).__name__}; for similarity = 'pixel' pass one NumPy, JAX or PyTorch array "
+            "(frames, channels, height, "
             "width), on one device"
         )
     floating = array_api_compat.array_namespace(features).isdtype(features.dtype, "real floating")
     if not (floating or str(features.dtype) == "bfloat16"):
-        raise ValueError(f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first")
+        raise ValueError(
+            f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first"
+        )
     if features.ndim != 4 or math.prod(features.shape) == 0:
-        raise ValueError(f"features have shape {tuple(features.shape)}; (frames, channels, height, width), none of them 0, is needed")
+        raise ValueError(
+            f"features have shape {tuple(features.shape)}; (frames, channels, height, width), none of them 0, is needed"
+        )
     if features.shape[0] < MINIMUM_FRAMES:
         raise ValueError(
-            f"{features.shape[0]} frames were given, at least {MINIMUM_FRAMES} are needed: the loss compares neighbouring pairs"
+            f"{features.shape[0]} frames were given, at least {MINIMUM_FRAMES} are needed: the loss compares "
+            "neighbouring pairs"
         )
     if features.shape[1] < MINIMUM_CHANNELS:
         raise ValueError(
-            f"every pixel has {features.shape[1]} channel (shape {tuple(features.shape)}), at least {MINIMUM_CHANNELS} are needed: a cosine of "
+            f"every pixel has {features.shape[1]} channel (shape {tuple(features.shape)}), at least {MINIMUM_CHANNELS} "
+            "are needed: a cosine of "
             "vectors of length one is +1 or -1 and has no curvature; check which axis holds the channels"
         )
 
@@ -93,13 +100,16 @@ def _rows(features: Any) -> Iterator[np.ndarray]:
 
 
 def _check_norms(squared_norms: np.ndarray, width: int, min_norm: float | None) -> None:
-    """Name the first frame and pixel whose channel vector is dead, or shorter than min_norm; squared norms are (frames, pixels)."""
+    """Name the first frame and pixel whose channel vector is dead, or shorter than min_norm; squared norms are (frames,
+    pixels)."""
     # Below it products of the entries may have underflowed, and their error is no longer relative.
     least = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
     for frame, place in np.argwhere(~(np.isfinite(squared_norms) & (squared_norms >= least))):
         raise ValueError(
-            f"frame {frame}, pixel {divmod(int(place), width)} has squared norm {squared_norms[frame, place]:g}; a finite value of at least "
-            f"{least:.3g} is needed, since the cosine similarity is undefined elsewhere: the pixel is dead, leave it out or repair it "
+            f"frame {frame}, pixel {divmod(int(place), width)} has squared norm {squared_norms[frame, place]:g}; a "
+            "finite value of at least "
+            f"{least:.3g} is needed, since the cosine similarity is undefined elsewhere: the pixel is dead, leave it "
+            "out or repair it "
             "(theory.temporal_loss.dead_pixels lists all such pixels)"
         )
     if min_norm is None:
@@ -109,7 +119,8 @@ def _check_norms(squared_norms: np.ndarray, width: int, min_norm: float | None) 
     norms = np.sqrt(squared_norms)
     for frame, place in np.argwhere(norms < min_norm * (1 - 4 * UNIT_ROUNDOFF)):
         raise ValueError(
-            f"frame {frame}, pixel {divmod(int(place), width)} has norm {norms[frame, place]:.9g}, below min_norm = {min_norm:.9g}: lower "
+            f"frame {frame}, pixel {divmod(int(place), width)} has norm {norms[frame, place]:.9g}, below min_norm = "
+            f"{min_norm:.9g}: lower "
             "min_norm, or leave out or rescale that pixel"
         )
 
@@ -119,16 +130,19 @@ def certify_pixels(features: Any, *, min_norm: float | None = None) -> PixelCert
 
     Args:
         features: (frames, channels, height, width) floating-point NumPy, JAX or PyTorch array on any device.
-        min_norm: m, if the caller relies on every pixel's channel vector having norm at least m; a shorter one is refused.
+        min_norm: m, if the caller relies on every pixel's channel vector having norm at least m; a shorter one is
+            refused.
 
     Returns:
-        Bounds on the blocks of the Hessian of L_pix (the factor 1 / P is in them), in units of 1 / ||F||^2. Rounding is on the safe side.
+        Bounds on the blocks of the Hessian of L_pix (the factor 1 / P is in them), in units of 1 / ||F||^2. Rounding is
+        on the safe side.
 
     Source: paper_notes.md, C1.certificate, "Per pixel".
 
     Raises:
-        ValueError: not one floating-point array of that shape, fewer than 3 frames or 2 channels, a dead pixel (its channel vector is zero or
-            holds NaN or infinity in some frame), or one below min_norm. The message names the frame, the pixel, the value and the limit.
+        ValueError: not one floating-point array of that shape, fewer than 3 frames or 2 channels, a dead pixel (its
+            channel vector is zero or holds NaN or infinity in some frame), or one below min_norm. The message names the
+            frame, the pixel, the value and the limit.
     """
     _check(features)
     num_frames, channels, height, width = features.shape
@@ -141,7 +155,8 @@ def certify_pixels(features: Any, *, min_norm: float | None = None) -> PixelCert
     gram = [np.concatenate(parts, axis=1).T for parts in products]
     _check_norms(gram[0].T, width, min_norm)
     error = relative_budget(channels + 1)
-    # Pixel by pixel: a batch of eigenproblems would be solved one by one as well, and each takes longer than what leads to it.
+    # Pixel by pixel: a batch of eigenproblems would be solved one by one as well, and each takes longer than what leads
+    # to it.
     certified = [bounds_in_units(*entries, error) for entries in zip(*gram, strict=True)]
     upper, downward, gauss_newton, margin = (
         np.asarray(side).reshape(height, width) / (height * width) for side in zip(*certified, strict=True)

@@ -1,5 +1,7 @@
 """The sharp constant, pairs on opposite sides of the hole, and each step of the proof by dense or exact means."""
 
+from fractions import Fraction
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -39,6 +41,32 @@ def shares(num_frames: int) -> tuple[np.ndarray, float]:
     return np.stack([of_pairs[:-1], of_pairs[1:]], axis=1), float(values[-1])
 
 
+rationals = st.fractions(-4, 4, max_denominator=16)
+
+
+@hypothesis.settings(max_examples=200)
+@hypothesis.given(
+    st.fractions(-8, 8, max_denominator=16),
+    st.fractions(-2, 2, max_denominator=16),
+    st.fractions(Fraction(1, 64), Fraction(63, 64), max_denominator=64),
+    st.tuples(*[rationals] * 6),
+)
+def test_pair_inequality_in_exact_arithmetic(half_tangent, tau, share, parts):
+    """The form of one pair at E = 2 - tau^2 S^2 / 2, where its hypothesis is an equality, in rationals."""
+    along, across, normal = parts[:2], parts[2:4], parts[4:]
+    cosine = (1 - half_tangent**2) / (1 + half_tangent**2)
+    sine = 2 * half_tangent / (1 + half_tangent**2)
+    excess = 2 - tau**2 * sine**2 / 2
+    form = excess * (across[1] - across[0]) ** 2 + 2 * tau * sine * (along[1] * across[1] - along[0] * across[0])
+    form += 2 * tau * normal[0] * normal[1] - tau * cosine * (normal[0] ** 2 + normal[1] ** 2)
+    weights = 2 / share, 2 / (1 - share)
+    assert 1 / weights[0] + 1 / weights[1] == Fraction(1, 2)
+    price = sum(
+        m * (s**2 + n**2) + 4 / m * r**2 for m, s, n, r in zip(weights, across, normal, along, strict=True)
+    )
+    assert form <= price
+
+
 @hypothesis.given(three_frames, three_frames, inner_shares)
 def test_triple_inequality(directions, step, fractions):
     """|x^T Hess L_3 x| / 2 <= sum_t M_t |tangential part|^2 + R_t (radial part)^2, by a dense Hessian."""
@@ -66,7 +94,10 @@ def test_triple_inequality_is_attained(fractions):
 
 
 def moved_and_turned(first, second, tests, fractions) -> tuple[float, float]:
-    """sqrt(sum R_t (change of psi_t)^2) and sqrt(sum M_t (angle turned)^2), <e_t, grad_t L_3> = 2 sqrt(M_t R_t) sin psi_t."""
+    """sqrt(sum R_t (change of psi_t)^2) and sqrt(sum M_t (angle turned)^2).
+
+    psi_t is the angle with <e_t, grad_t L_3> = 2 sqrt(M_t R_t) sin psi_t, e_t the test vectors.
+    """
     tangential, radial = triple_weights(*fractions)
     largest = 2 * np.sqrt(tangential * radial)
     sines = [
@@ -85,7 +116,8 @@ def test_angles_move_no_further_than_the_frames(directions, others, tests, fract
     first, second, fixed = (np.asarray(instances.unit_rows(jnp.asarray(rows))) for rows in (directions, others, tests))
     moved, turned = moved_and_turned(first, second, fixed, fractions)
     hypothesis.target(moved / turned if turned else 0.0)
-    # The sines are off by at most the budget, so their arc sines by at most sqrt(2 budget), wherever they lie; sum R = 4.
+    # The sines are off by at most the budget, so their arc sines by at most sqrt(2 budget), wherever they lie, and
+    # sum R = 4.
     assert moved <= turned + 2 * np.sqrt(2 * GRADIENT_BUDGET) + turned * GRADIENT_BUDGET
 
 
@@ -99,7 +131,7 @@ def test_angles_move_as_far_as_the_frames_near_collinear_ones():
 
 @pytest.mark.parametrize("num_frames", [3, 4, 5, 6, 7, 12, 50, 300])
 def test_weights_sum_to_the_constant(num_frames):
-    """Over the triples M sums to 2 lambda at every frame and R to 4 in every triple; lambda >= 2 per triple of a frame."""
+    """M sums to 2 lambda at every frame, R to 4 in every triple; lambda is at least 2 for each triple of a frame."""
     fractions, top = shares(num_frames)
     assert abs(4 * top / (num_frames - 2) - hessian_constant(num_frames)) <= relative_budget(
         16 * num_frames**2
@@ -125,7 +157,10 @@ def test_least_eigenvalue_for_five_frames_and_more_in_integers():
 
 @hypothesis.given(st.integers(3, 12).flatmap(lambda n: hnp.arrays(np.float64, n, elements=st.floats(0, np.pi))))
 def test_sum_over_the_triples(turned):
-    """16 sum over triples of f(sum M_t Phi_t^2 / 4) <= 8 lambda sum f(Phi_t^2), f(x) = sin^2(sqrt(x) / 2) up to pi^2."""
+    """16 sum over triples of f(sum M_t Phi_t^2 / 4) <= 8 lambda sum f(Phi_t^2).
+
+    f(x) = sin^2(sqrt(x) / 2) up to pi^2, and 1 beyond.
+    """
 
     def half_chord(squared: np.ndarray) -> np.ndarray:
         return np.sin(np.minimum(np.sqrt(squared), np.pi) / 2) ** 2

@@ -1,4 +1,5 @@
-"""The per-pixel certificate against the dense Hessian of all pixels at once, in every array library, and with bad input."""
+"""The per-pixel certificate against the dense Hessian of all pixels at once, in every array library, and with bad
+input."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,14 @@ import pytest
 import torch
 
 from theory.rounding import relative_budget
-from theory.temporal_loss import certify_curvature, certify_pixels, feature_bounds, hessian_constant, pixelwise, temporal_loss
+from theory.temporal_loss import (
+    certify_curvature,
+    certify_pixels,
+    feature_bounds,
+    hessian_constant,
+    pixelwise,
+    temporal_loss,
+)
 
 SHAPE = (4, 3, 2, 2)
 
@@ -114,7 +122,11 @@ def changed(value: float) -> np.ndarray:
         (GOOD[:, :, :0], {}, ["(4, 3, 0, 3)"]),
         (np.ones((4, 3, 2, 2), dtype=np.int64), {}, ["int64", "floating-point"]),
         (list(GOOD), {}, ["a list", "one NumPy, JAX or PyTorch array"]),
-        ([torch.ones(3, 2, 2), torch.ones(3, 2, 2, device="meta"), torch.ones(3, 2, 2)], {}, ["a list", "on one device"]),
+        (
+            [torch.ones(3, 2, 2), torch.ones(3, 2, 2, device="meta"), torch.ones(3, 2, 2)],
+            {},
+            ["a list", "on one device"],
+        ),
     ],
 )
 def test_bad_features(features, options, words):

@@ -1,6 +1,7 @@
 """The augmentation behind the regularised loss, and the curvature it is known to reach."""
 
 import math
+from fractions import Fraction
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -11,7 +12,13 @@ import numpy as np
 import pytest
 
 from theory.rounding import relative_budget
-from theory.temporal_loss import hessian_constant, regularised_lower_constant, similarities, temporal_loss
+from theory.temporal_loss import (
+    hessian_constant,
+    regularised_constant,
+    regularised_lower_constant,
+    similarities,
+    temporal_loss,
+)
 from theory.temporal_loss.regularised import augmented_frames, nearly_extremal_frames, regularised_hessian_norm
 
 regularised_gradient = jax.jit(jax.grad(lambda frames: temporal_loss(frames, epsilon=1.0)))
@@ -37,7 +44,38 @@ def test_lower_constant_is_approached(num_frames):
     frames = jnp.asarray(nearly_extremal_frames(num_frames, 2, epsilon=0.5))
     measured = float(jax.jit(regularised_hessian_norm)(frames, 0.5))
     expected = 4 * regularised_lower_constant(num_frames)
-    assert expected * (1 - 1e-5) < measured <= 4 * hessian_constant(num_frames)
+    assert expected * (1 - 1e-5) < measured <= 4 * regularised_constant(num_frames)
+
+
+@pytest.mark.parametrize("num_frames", [3, 4, 5, 6, 12, 100])
+def test_constant_lies_between_the_known_curvature_and_the_plain_constant(num_frames):
+    lower, upper = regularised_lower_constant(num_frames), regularised_constant(num_frames)
+    assert lower <= upper * (1 + relative_budget(16 * num_frames**2))
+    assert upper < hessian_constant(num_frames)
+    assert num_frames > 3 or lower == pytest.approx(upper, rel=relative_budget(16 * 9))
+
+
+roots = st.fractions(Fraction(1, 32), Fraction(31, 32), max_denominator=32)
+shares = st.fractions(-1, 1, max_denominator=32)
+
+
+@hypothesis.settings(max_examples=200)
+@hypothesis.given(roots, roots, shares, shares)
+def test_price_of_a_pair_in_exact_arithmetic(root_p, root_q, first, second):
+    """Every inequality of the proof for a pair, with |f_1|^2 = p and |f_2|^2 = q squares of rationals."""
+    p, q = root_p**2, root_q**2
+    a, b = first * root_p * root_q, second * root_q
+    outer, middle = 2 * (1 + q) / q, 2 * (1 + q)
+    assert 1 / outer + 1 / middle == Fraction(1, 2)
+    normal = q * (Fraction(1, 2) + 2 * root_p + Fraction(3, 2) * p)
+    for tau in (b - a, a - b):
+        assert middle + tau * a >= 2
+        assert (normal + tau * a) * (middle + tau * a) >= tau**2 and normal + tau * a >= 0
+    assert middle * (1 - q) <= 2 and 4 / middle <= middle
+    assert (q - a**2 * (2 - p)) / (1 - a**2) <= q
+    rest = max(normal, 4 / outer)
+    assert rest <= outer
+    assert (1 - p) * (q * outer + (1 - q) * rest) <= 4
 
 
 def test_small_epsilon_is_the_plain_loss():
@@ -62,11 +100,13 @@ def test_gradient_is_globally_lipschitz(seed):
     first, second = (jnp.asarray(frames) for frames in scale * generator.normal(size=(2, 3, 2)))
     difference = regularised_gradient(first) - regularised_gradient(second)
     quotient = float(jnp.linalg.norm(difference) / jnp.linalg.norm(first - second))
-    assert quotient <= hessian_constant(3)
+    assert quotient <= regularised_constant(3)
 
 
 def test_too_few_frames():
     with pytest.raises(ValueError, match="num_frames = 2; at least 3"):
         regularised_lower_constant(2)
+    with pytest.raises(ValueError, match="num_frames = 2; at least 3"):
+        regularised_constant(2)
     with pytest.raises(ValueError, match="num_frames = 2; at least 3"):
         nearly_extremal_frames(2, 2)
