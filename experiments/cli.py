@@ -223,11 +223,15 @@ def audit(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Yours, to compare the sharpness with.")] = None,
     frames: Annotated[int, typer.Option(help="Number of frames at most.")] = 16,
-    size: Annotated[int | None, typer.Option(help="Side of the frames in pixels; the pipeline's own by default.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the frames in pixels; the pipeline's own by default.")
+    ] = None,
     guidance: Annotated[float, typer.Option(help="Guidance scale whose cost is measured.")] = 7.5,
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="float16, bfloat16, float32 or float64.")] = "float32",
-    frames_at_once: Annotated[int, typer.Option(help="Frames in one evaluation of the UNet; less takes less memory.")] = 4,
+    frames_at_once: Annotated[
+        int, typer.Option(help="Frames in one evaluation of the UNet; less takes less memory.")
+    ] = 4,
     iterations: Annotated[int, typer.Option(help="Fixed-point iterations tried at most.")] = 3,
     seed: Seed = 0,
     as_json: AsJson = False,

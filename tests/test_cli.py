@@ -35,7 +35,9 @@ def run(capsys, tmp_path):
     return lambda *arguments: complaint(capsys, "reproduce", "--out", tmp_path / "out", *arguments)
 
 
-@pytest.mark.parametrize("command", [[], ["reproduce"], ["claims"], ["figures"], ["report"], ["train"], ["bench"]])
+@pytest.mark.parametrize(
+    "command", [[], ["reproduce"], ["audit"], ["claims"], ["figures"], ["report"], ["train"], ["bench"]]
+)
 def test_help_is_fast(command):
     """Neither torch nor JAX, whose imports take seconds, may be needed to print a help text."""
     script = (
@@ -46,7 +48,7 @@ def test_help_is_fast(command):
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    commands = ("reproduce", "claims", "figures", "report", "train", "bench")
+    commands = ("reproduce", "audit", "claims", "figures", "report", "train", "bench")
     for option in ("--out", "--seed", "--json") if command else commands:
         # What only draws and writes again takes no seed.
         if not (command in (["figures"], ["report"]) and option == "--seed"):

@@ -64,7 +64,7 @@ def scaled(modules):
 
 FORMATS = {
     "diffusers, peft keys": lambda name, factor: f"unet.{name}.lora_{'A' if factor == 'down' else 'B'}.weight",
-    "diffusers, peft keys without prefix": lambda name, factor: f"{name}.lora_{'A' if factor == 'down' else 'B'}.weight",
+    "diffusers, no prefix": lambda name, factor: f"{name}.lora_{'A' if factor == 'down' else 'B'}.weight",
     "diffusers": lambda name, factor: f"unet.{name}.lora.{factor}.weight",
     "diffusers, linear layer": lambda name, factor: f"unet.{name}.lora_linear_layer.{factor}.weight",
     "kohya": lambda name, factor: f"lora_unet_{name.replace('.', '_')}.lora_{factor}.weight",
@@ -139,7 +139,7 @@ class TestFormats:
 class TestRefusals:
     @pytest.fixture
     def changed(self, written, tmp_path):
-        """`changed(change)`: the complaint about a diffusers file after `change(tensors)`, and how many weights it has."""
+        """`changed(change)`: the complaint about a file after `change(tensors)`, and how many weights it had."""
 
         def load(change, metadata=None):
             tensors = {

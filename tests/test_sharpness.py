@@ -1,4 +1,4 @@
-"""Sharpness of the temporal loss in the adapter's parameters: against one graph of all frames, and the steps it allows."""
+"""Sharpness of the temporal loss in the adapter's parameters: against one graph of all frames; the steps it allows."""
 
 import dataclasses
 

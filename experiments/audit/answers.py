@@ -212,7 +212,9 @@ def _adapter_step(settings: AuditSettings, found: Mapping[str, Any], records: Se
     if sharpest["sharpness"] > 0:
         numbers.append(Number("2 over the sharpness", 2 / sharpest["sharpness"], ESTIMATED, "C2"))
     if safe:
-        numbers.append(Number("largest single step that was seen to lower the loss, at every timestep", min(safe), MEASURED, "C2"))
+        numbers.append(
+            Number("largest single step that was seen to lower the loss, at every timestep", min(safe), MEASURED, "C2")
+        )
     verdict, answer = "", f"For {whose}, steps of plain gradient descent up to "
     if safe and min(safe) > 0:
         answer += f"{short_number(min(safe))} lowered the temporal loss."
@@ -220,11 +222,13 @@ def _adapter_step(settings: AuditSettings, found: Mapping[str, Any], records: Se
         answer = f"For {whose} no step was seen to lower the temporal loss: its gradient is lost in the rounding."
     if settings.learning_rate is not None:
         limit = 2 / settings.learning_rate
-        numbers.append(Number(f"2 / eta for eta = {short_number(settings.learning_rate)}", limit, MEASURED, "C2"))
+        numbers.append(
+            Number("sharpness over 2 / eta, below 1 where eta is safe", sharpest["sharpness"] / limit, MEASURED, "C2")
+        )
         verdict = YES if sharpest["sharpness"] < limit else NO
         answer += (
-            f" The sharpness {short_number(sharpest['sharpness'])} is {'below' if verdict == YES else 'above'} 2 / eta ="
-            f" {short_number(limit)}."
+            f" The sharpness {short_number(sharpest['sharpness'])} is {'below' if verdict == YES else 'above'}"
+            f" 2 / eta = {short_number(limit)}."
         )
     return Answer(
         "adapter-step",
@@ -235,8 +239,8 @@ def _adapter_step(settings: AuditSettings, found: Mapping[str, Any], records: Se
         ("C2.gauss-newton",),
         (
             "The loss is the mean over the layers, unweighted, the optimiser plain gradient descent. A weight w on the "
-            f"temporal term (usually {USUAL_WEIGHT:g}) divides its steps' limit by w; the noise term has a sharpness of its own; Adam "
-            "rescales both.",
+            f"temporal term (usually {USUAL_WEIGHT:g}) divides its steps' limit by w; the noise term has a sharpness "
+            "of its own; Adam rescales both.",
             f"{found['parameters']} parameters, {len(levels)} noise levels.",
         ),
         ""
@@ -261,16 +265,18 @@ def _schedulers(found: Mapping[str, Any]) -> Answer:
             " DDIMScheduler (DDIMScheduler.from_config)."
         )
     details += [
-        f"Changed on loading: {name} from {before!r} to {after!r}." for name, (before, after) in found["changed"].items()
+        f"Changed on loading: {name} from {before!r} to {after!r}."
+        for name, (before, after) in found["changed"].items()
     ]
     as_stored = "As stored" if found["stored_class"] == "DDIMScheduler" else "As DDIMScheduler.from_config reads it"
     for which, pair in ((as_stored, stored), ("As used", used)):
         details += [
             f"{which}, {item['setting']} is {item['value']}: {item['effect']}." for item in pair["mismatches"]
         ]
+    residual = _or_dash(used["one_step_residual"])
     numbers = [
         Number("convention of the inversion steps", used["convention"], MEASURED, "C3"),
-        Number("deviation of one step from the closed form, relative", _or_dash(used["one_step_residual"]), MEASURED, "C3"),
+        Number("deviation of one step from the closed form, relative", residual, MEASURED, "C3"),
         Number("round trip on Gaussian data, as diffusers inverts", _or_dash(used["naive_round_trip"]), MEASURED, "C3"),
         Number("the same at the fixed point of every step", _or_dash(used["fixed_point_round_trip"]), MEASURED, "C3"),
     ]
@@ -342,10 +348,13 @@ def _fixed_point(values: Mapping[str, Any]) -> Answer:
     rows = [(0, values["round_trip"])] + [
         (count, values[name]) for count in range(1, 1000) if (name := f"fixed_point_{count}") in values
     ]
-    numbers = tuple(
-        Number(f"largest error of a pixel, {count} iterations, in steps of 8 bits", row["pixel_error"]["largest"], MEASURED, "C3")
-        for count, row in rows
-    ) + tuple(Number(f"relative error of the latents, {count} iterations", row["error"], MEASURED, "C3") for count, row in rows)
+    numbers: tuple[Number, ...] = ()
+    for count, row in rows:
+        largest = row["pixel_error"]["largest"]
+        numbers += (
+            Number(f"{count} iterations: largest error of a pixel, in steps of 8 bits", largest, MEASURED, "C3"),
+            Number(f"{count} iterations: relative error of the latents", row["error"], MEASURED, "C3"),
+        )
     enough = next((count for count, row in rows if row["pixel_error"]["largest"] <= INVISIBLE), None)
     if enough is not None:
         answer, verdict, mend = f"{enough} per step: every pixel then returns within half a step of 8 bits.", YES, ""
@@ -380,9 +389,10 @@ def _more_iterations(rows: Sequence[tuple[int, Mapping[str, Any]]]) -> int | Non
 def _cost(trip: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[list[Number], str]:
     numbers = _trip_numbers(trip)
     own, change = sum(trip["own_contributions"]), sum(trip["mismatch_contributions"])
+    share = change / (own + change) if own + change else 0.0
     numbers += [
         Number("bound from defects and mismatch apart", trip["mismatch_bound"], CERTIFIED, "C3"),
-        Number("share of that bound that the mismatch causes", change / (own + change) if own + change else 0.0, CERTIFIED, "C3"),
+        Number("share of that bound that the mismatch causes", share, CERTIFIED, "C3"),
         Number("relative error without the mismatch", base["error"], MEASURED, "C3"),
     ]
     times = f"{trip['error'] / base['error']:.3g} times" if base["error"] else "beside"
@@ -409,8 +419,17 @@ def _adapter_mismatch(values: Mapping[str, Any]) -> Answer:
 def _guidance(settings: AuditSettings, values: Mapping[str, Any]) -> Answer:
     question = f"What does guidance of scale {settings.guidance_scale:g} cost?"
     if "round_trip_guided" not in values:
-        reason = "without a caption guidance changes nothing" if settings.prompt == "" else "a scale of 1 is no guidance"
-        return Answer("guidance", question, f"Nothing: {reason}.", UNKNOWN, (), ("C3.adapter",), mend="give --prompt" if settings.prompt == "" else "")
+        silent = settings.prompt == ""
+        reason = "without a caption guidance changes nothing" if silent else "a scale of 1 is no guidance"
+        return Answer(
+            "guidance",
+            question,
+            f"Nothing: {reason}.",
+            UNKNOWN,
+            (),
+            ("C3.adapter",),
+            mend="give --prompt" if silent else "",
+        )
     numbers, answer = _cost(values["round_trip_guided"], values["round_trip"])
     return Answer(
         "guidance",
@@ -419,7 +438,7 @@ def _guidance(settings: AuditSettings, values: Mapping[str, Any]) -> Answer:
         "",
         tuple(numbers),
         ("C3.adapter",),
-        ("The inversion runs without guidance. The theorem on adapters holds for any change of the network in between.",),
+        ("The inversion runs without guidance; the theorem on adapters holds for any change of the network.",),
     )
 
 

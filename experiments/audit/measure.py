@@ -22,7 +22,7 @@ from experiments.editor.inversion import Trajectory, noise_ladder
 from experiments.editor.pipeline import ddim_scheduler, read_scheduler_config
 from experiments.editor.scheduler_audit import SchedulerAudit, audit_schedulers
 from experiments.editor.sharpness import adapter_curvature, safe_step
-from experiments.editor.video import read_video
+from experiments.editor.video import read_video, write_video
 from experiments.settings import MINIMUM_FRAMES
 from experiments.store import Draft, Entry, digest_array
 from theory.descent import feature_step_limit
@@ -34,6 +34,7 @@ from theory.rounding import relative_budget
 from theory.temporal_loss import degenerate_similarities
 from theory.temporal_loss.certificate import certify_gram
 
+EDIT_FILE = "edit.mp4"
 NUM_LEVELS = 3
 """Features are taken at the first noisy level, half way, and at the noise end."""
 LARGEST_LEVEL = 255
@@ -73,7 +74,9 @@ class Context:
     def array(self, values: torch.Tensor | np.ndarray) -> np.ndarray:
         """Values of the editor's dtype, without loss and without the zeros that a wider dtype would add."""
         dtype = np.float64 if self.settings.dtype == "float64" else np.float32
-        return (values.to("cpu").to(torch.float64).numpy() if isinstance(values, torch.Tensor) else values).astype(dtype)
+        if isinstance(values, torch.Tensor):
+            values = values.to("cpu").to(torch.float64).numpy()
+        return values.astype(dtype)
 
     def trajectory(self, name: str) -> Trajectory:
         """A stored inversion."""
@@ -116,8 +119,8 @@ def check(settings: AuditSettings, editor: Editor) -> None:
     """Refuses, before anything is written, what a later stage would refuse.
 
     Raises:
-        ValueError: a clip that cannot be read or has fewer than 3 frames, a size that the pipeline does not take, layers
-            that are not there, a number of steps that the schedule does not have, captions that are too long.
+        ValueError: a clip that cannot be read or has fewer than 3 frames, a size that the pipeline does not take,
+            layers that are not there, a number of steps that the schedule does not have, captions that are too long.
     """
     editor.to_latents(read_frames(settings, editor)[:1])
     select_layers(editor.pipeline.unet, settings.layers)
@@ -175,7 +178,9 @@ def inversion(context: Context, *, adapter: bool) -> None:
     }
 
 
-def round_trip(context: Context, *, inversion: str, adapter: bool, guided: bool = False, base: str | None = None) -> None:
+def round_trip(
+    context: Context, *, inversion: str, adapter: bool, guided: bool = False, base: str | None = None
+) -> None:
     """Sampling from the end of an inversion: error, bound, and what each step adds to it.
 
     Args:
@@ -285,6 +290,8 @@ def edit(context: Context, *, inversion: str, adapter: bool) -> None:
         progress=context.progress,
     )
     frames = context.editor.to_frames(sampled.latents[0])
+    # Encoded once and kept: the encoder's threads make other bytes of the same frames the next time.
+    write_video(context.draft.folder / EDIT_FILE, frames)
     context.draft.arrays = {"frames": frames}
     context.draft.values = {"change": _pixel_error(frames, source.arrays["decoded"])}
 

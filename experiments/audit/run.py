@@ -4,6 +4,7 @@ result that nothing has changed for.
 
 import functools
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from experiments.audit import answers, measure
 from experiments.audit.measure import Context
 from experiments.audit.settings import AuditSettings
 from experiments.editor.editor import Editor
-from experiments.editor.video import write_video
 from experiments.files import whole_file
 from experiments.report.audit import current_commit
 from experiments.report.page import PIPELINE_AUDIT, write_report
@@ -27,7 +27,6 @@ from experiments.studies import AUDIT_FIGURES, describe, find_study
 from experiments.studies.style import write_figure
 
 FORMAT = 1
-EDIT_FILE = "edit.mp4"
 
 _PLUMBING = ("experiments.audit.settings", "experiments.settings", "experiments.store")
 _NETWORK = ("device", "dtype", "frames_at_once")
@@ -194,7 +193,8 @@ def audit_pipeline(settings: AuditSettings, out: Path, *, observer: Observer | N
             run.fetch(_fixed_point_stage(settings, count))
         values = {name: entry.values for name, entry in run.entries.items()}
         drawings = [
-            (name, describe(find_study(name), data)) for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
+            (name, describe(find_study(name), data))
+            for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
         ]
         # As it will be read: lists for tuples.
         result = json.loads(canonical_json(_build(run, values, drawings)))
@@ -202,7 +202,8 @@ def audit_pipeline(settings: AuditSettings, out: Path, *, observer: Observer | N
         for name, content in drawings:
             write_figure(out / "figures", name, content)
         if "edit" in run.entries:
-            write_video(out / EDIT_FILE, run.entries["edit"].arrays["frames"])
+            with whole_file(out / measure.EDIT_FILE) as temporary:
+                shutil.copyfile(run.entries["edit"].folder / measure.EDIT_FILE, temporary)
         with whole_file(out / "audit.json") as temporary:
             temporary.write_text(canonical_json(result), encoding="utf-8")
         write_report(out)

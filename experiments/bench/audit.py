@@ -58,8 +58,8 @@ def _growth(streamed: bool) -> int:
 def stable_diffusion_memory(size: int = 256, frames_at_once: int = 4) -> dict[str, float]:
     """Gigabytes that an audit in float32 takes on a UNet of Stable Diffusion 1.5's size, counted without running it.
 
-    Shapes are traced on torch's meta device. Counted are all weights, what autograd saves for one frame, which `sharpness`
-    holds twice, and as the most that an evaluation without gradients can hold at once the same for all of its entries,
+    Shapes are traced on torch's meta device. Counted are all weights, what autograd saves for one frame, which
+    `sharpness` holds twice, and as the most that an evaluation without gradients can hold at once the same for all of its entries,
     twice the frames at once under guidance.
     """
     import torch
@@ -128,8 +128,8 @@ def lines(results: Mapping[str, Any]) -> Sequence[str]:
             f"{results[name]['exit_status']})"
             for name in ("first", "again")
         ),
-        f"capture of {capture['frames']} frames: peak memory grows by {capture['streamed'] / 1e6:.0f} MB reduced as they "
-        f"come, by {capture['held'] / 1e6:.0f} MB held",
+        f"capture of {capture['frames']} frames: peak memory grows by {capture['streamed'] / 1e6:.0f} MB reduced as "
+        f"they come, by {capture['held'] / 1e6:.0f} MB held",
         f"audit on a UNet of Stable Diffusion 1.5's size, {NUM_FRAMES} frames of 256 x 256, counted: at most "
         f"{counted['total_at_most']:.1f} GB (aim: {TARGET_GIGABYTES:g})",
     ]

@@ -121,8 +121,8 @@ def read_lora_file(path: str | os.PathLike[str], unet: UNet2DConditionModel) -> 
 
     Raises:
         ValueError: see `find_lora_file`; no safetensors file, no LoRA weights in it, a weight that is not finite, a
-            variant of LoRA that is no (alpha / rank) B A, or weights that do not fit the UNet: the message says how many
-            do and names the first that does not, in the order of the file's names.
+            variant of LoRA that is no (alpha / rank) B A, or weights that do not fit the UNet: the message says how
+            many do and names the first that does not, in the order of the file's names.
     """
     path = find_lora_file(path)
     try:
@@ -286,7 +286,8 @@ def _settings(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], 
     except ValueError as error:
         raise ValueError(f"{path}: its settings ({source}) are no JSON ({error}); save it again") from None
     if not isinstance(settings, dict):
-        raise ValueError(f"{path}: its settings ({source}) are a {type(settings).__name__}, not an object; save it again")
+        found = type(settings).__name__
+        raise ValueError(f"{path}: its settings ({source}) are a {found}, not an object; save it again")
     settings = {name.removeprefix("unet."): value for name, value in settings.items()}
     if settings.get("use_dora"):
         raise ValueError(f"{path} is a DoRA (use_dora), which is no (alpha / rank) B A; give a plain LoRA")

@@ -225,7 +225,9 @@ def _directions(left: torch.Tensor, right: torch.Tensor, pair: int) -> tuple[tup
     norms = [float(torch.linalg.vector_norm(frame)) for frame in wide]
     for offset, norm in enumerate(norms):
         if not (math.isfinite(norm) and norm > 0):
-            raise ValueError(f"frame {pair + offset} has norm {norm}; the similarity is undefined there: drop that frame")
+            raise ValueError(
+                f"frame {pair + offset} has norm {norm}; the similarity is undefined there: drop that frame"
+            )
     units = [frame / norm for frame, norm in zip(wide, norms, strict=True)]
     cosine = torch.sum(units[0] * units[1])
     return tuple(

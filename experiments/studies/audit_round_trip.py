@@ -1,4 +1,4 @@
-"""Of an audit: what each step adds to the round-trip error, what mismatch and guidance cost, and what iterating mends."""
+"""Of an audit: what each step adds to the round-trip error, what mismatch and guidance cost, what iterating mends."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +16,8 @@ def draw(data: Data) -> Figure:
     steps_axes = figure.add_subplot(top)
     trips_axes, fixed_axes = (figure.add_subplot(cell) for cell in bottom.subgridspec(1, 2))
     contributions = np.asarray(data["contributions"])
-    steps_axes.bar(np.arange(1, len(contributions) + 1), contributions, color=ORANGE, width=0.8, label="share of the bound")
+    places = np.arange(1, len(contributions) + 1)
+    steps_axes.bar(places, contributions, color=ORANGE, width=0.8, label="share of the bound")
     steps_axes.axhline(data["error"], color=BLUE, linewidth=1.4, label="measured error of the whole round trip")
     steps_axes.set_yscale("log")
     positive = contributions[contributions > 0]
@@ -71,7 +72,8 @@ def caption(data: Data) -> str:
         "C3: the round-trip error is at most the sum of its one-step defects, each multiplied by the growth of the "
         f"sampling steps it still has to pass. Top: what each of {len(data['contributions'])} steps adds. Bottom left: "
         "errors and bounds when sampling is done by another network than inversion. The bounds hold for these "
-        "trajectories and certify no others. Bottom right: the error that is left when every inversion step is iterated."
+        "trajectories and certify no others. Bottom right: the error that is left when every inversion step is "
+        "iterated."
     )
 
 
