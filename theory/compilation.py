@@ -1,5 +1,6 @@
 """Keep compiled JAX programs between processes: the checks spend most of their time in the compiler, on programs that rarely change."""
 
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -68,4 +69,8 @@ def release_compiled_programs(most: float = 0.25) -> bool:
         return False
     jax.clear_caches()
     gc.collect()
+    # glibc keeps what the compiler has freed, a gigabyte by then; other C libraries have no such call and need none.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
     return True
