@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from experiments.stages import Context
 from experiments.studies import Data, Number, Study
 from experiments.studies.style import BLUE, BOUND, GREEN, GREY, ORANGE, PURPLE, SKY
-from theory.descent.feature_descent import descend, feature_step_limit, steepest_frames, step_curvature
-from theory.temporal_loss import hessian_constant, instances
+from theory.descent.feature_descent import descend, exact_step_limit, steepest_frames, step_curvature
+from theory.temporal_loss import instances, upper_curvature_constant
 
-# eta C_N / m^2; 2 is the limit of the theorem.
+# eta C+_N / m^2; 2 is the limit of the theorem.
 SCALED_STEPS = tuple(2.0**power for power in np.arange(-2, 16.25, 0.25))
 CURVE_STEPS = (0.5, 1.9, 16.0, 256.0)
 CURVE_LENGTH = 400
@@ -29,7 +29,7 @@ def _change(frames: jax.Array, step_size: jax.Array) -> jax.Array:
 
 def _scaled_changes(frames: np.ndarray) -> list[float]:
     min_norm = float(np.min(np.linalg.norm(frames, axis=1)))
-    unit = feature_step_limit(frames.shape[0], min_norm) / 2
+    unit = exact_step_limit(frames.shape[0], min_norm) / 2
     return [float(_change(jnp.asarray(frames), jnp.asarray(scaled * unit))) for scaled in SCALED_STEPS]
 
 
@@ -40,7 +40,7 @@ def _random_changes(num_frames: int, seed: int, count: int) -> np.ndarray:
 
     def one(key: jax.Array) -> jax.Array:
         start = instances.instance(instances.draw(key, **size), **size)
-        unit = start["min_norm"] ** 2 / hessian_constant(num_frames)
+        unit = start["min_norm"] ** 2 / upper_curvature_constant(num_frames)
         return jax.vmap(lambda scaled: _change(start["frames"], scaled * unit))(jnp.asarray(SCALED_STEPS))
 
     return np.asarray(jax.jit(jax.vmap(one))(keys))
@@ -48,7 +48,7 @@ def _random_changes(num_frames: int, seed: int, count: int) -> np.ndarray:
 
 def _curve(frames: np.ndarray, scaled: float) -> list[float]:
     min_norm = float(np.min(np.linalg.norm(frames, axis=1)))
-    unit = feature_step_limit(frames.shape[0], min_norm) / 2
+    unit = exact_step_limit(frames.shape[0], min_norm) / 2
     return [float(loss) for loss in descend(frames, scaled * unit, CURVE_LENGTH).losses]
 
 
@@ -84,7 +84,7 @@ def measure(context: Context) -> Data:
             "min_norm": min_norm,
             "curvature_seen": measured,
         },
-        "step_limit": feature_step_limit(num_frames, min_norm),
+        "step_limit": exact_step_limit(num_frames, min_norm),
         "curves": {f"{scaled:g}": _curve(frames, scaled) for scaled in CURVE_STEPS},
         "least_positive_critical_value": 4 / (num_frames - 2) ** 2,
     }
@@ -121,17 +121,17 @@ def draw(data: Data) -> Figure:
     left.set_xticks([0.25, 2, 16, 128, 1024, 8192, 65536], ["1/4", "2", "16", "128", "1024", "8192", "65536"])
     left.set_xlim(steps[0], steps[-1])
     left.set_ylim(-1.15, 1.0)
-    left.set_xlabel(r"scaled step $\eta\,C_N/m^2$  (no unit)")
+    left.set_xlabel(r"scaled step $\eta\,C_N^+/m^2$  (no unit)")
     left.set_ylabel(r"$(L_1-L_0)\,/\,\eta\|\nabla L\|^2$  (no unit)")
     left.set_title("one step of descent")
-    left.annotate("loss rises", (0.3, 0.93), color="#9a5b00", fontsize=9, va="top")
-    left.annotate("loss falls", (0.3, -0.06), color=GREY, fontsize=9, va="top")
+    left.annotate("loss rises", (0.28, 0.93), color="#9a5b00", fontsize=8.5, va="top")
+    left.annotate("loss falls", (0.28, -0.06), color=GREY, fontsize=8.5, va="top")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=4)
     for (scaled, losses), colour in zip(
         sorted(data["curves"].items(), key=lambda item: float(item[0])), (BLUE, GREEN, ORANGE, PURPLE), strict=True
     ):
         right.plot(
-            np.arange(len(losses)), np.maximum(losses, 1e-32), color=colour, label=rf"$\eta\,C_N/m^2 = {scaled}$"
+            np.arange(len(losses)), np.maximum(losses, 1e-32), color=colour, label=rf"$\eta\,C_N^+/m^2 = {scaled}$"
         )
     right.set_xscale("symlog", linthresh=1, linscale=0.5)
     right.set_xlim(0, CURVE_LENGTH)
@@ -165,10 +165,11 @@ def _highest_safe(data: Data) -> float:
 
 def caption(data: Data) -> str:
     return (
-        "C2: for eta < 2 m^2 / C_N every step of descent on the features lowers the temporal loss, by at least eta "
-        "(1 - eta C_N / 2 m^2) times the squared gradient. Left: change of the loss in one step, N = "
+        "C2: for eta < 2 m^2 / C+_N every step of descent on the features lowers the temporal loss, by at least eta "
+        "(1 - eta C+_N / 2 m^2) times the squared gradient. Left: change of the loss in one step, N = "
         f"{data['num_frames']} frames; random starts (band: lowest to highest), real features (one line a layer and "
-        "timestep), which tolerate far longer steps, the steepest start, and the bound, which crosses zero at 2. "
+        "timestep), which tolerate far longer steps, and the steepest start, which lies on the bound; that crosses zero "
+        "at 2. "
         f"Right: descent from the real features with the largest loss ({data['start']['layer']}, timestep "
         f"{data['start']['timestep']}); below the dashed line every critical point is a global minimum."
     )
@@ -192,7 +193,7 @@ def numbers(data: Data) -> Sequence[Number]:
             "C2",
         ),
         Number("curvature that a small step sees there", start["curvature_seen"], "measured", "C2"),
-        Number("C_N / m^2 there", 2 / data["step_limit"], "proved", "C2"),
+        Number("C+_N / m^2 there", 2 / data["step_limit"], "proved", "C2"),
         Number(
             "largest scaled step tried at which no real start rises (2 is proved)",
             _highest_safe(data),
@@ -200,7 +201,7 @@ def numbers(data: Data) -> Sequence[Number]:
             "C2",
         ),
         Number(
-            f"temporal loss after {CURVE_LENGTH} steps at 1.9 m^2 / C_N", data["curves"]["1.9"][-1], "measured", "C2"
+            f"temporal loss after {CURVE_LENGTH} steps at 1.9 m^2 / C+_N", data["curves"]["1.9"][-1], "measured", "C2"
         ),
         Number("temporal loss at the start of that run", data["curves"]["1.9"][0], "measured", "C2"),
     )
