@@ -150,7 +150,10 @@ def draw(data: Data) -> Figure:
         sums = {**totals, "all, first order": sum(totals.values()), "measured": trip["error"]}
         colours = [*(CAUSES[cause] for cause in totals), "#aaaaaa", BLACK]
         places = np.arange(len(sums))[::-1]
-        total_axes.barh(places, list(sums.values()), color=colours, height=0.7)
+        bars = total_axes.barh(places, list(sums.values()), color=colours, height=0.7)
+        # A cause may be too small for its bar to be seen.
+        total_axes.bar_label(bars, fmt="%.2g", padding=2, fontsize=8.5)
+        total_axes.margins(x=0.35)
         total_axes.set_yticks(places, list(sums))
         total_axes.axvline(0, color=BLACK, linewidth=0.8)
         total_axes.grid(axis="y", visible=False)
@@ -176,8 +179,8 @@ def caption(data: Data) -> str:
         "adjoint sweep; contributions of opposite sign cancel. The defect of a step is the inversion's own "
         "(discretisation) and the change that sampling with the adapter, with the bilateral filter on self-attention "
         "outputs, or with guidance, makes to the prediction there. First-order estimates and no bounds: their sum is "
-        f"{accuracy} times the measured error. The adapter contributes {shares['adapter']:.2f} of its round trip's "
-        f"error, the filter {shares['filter']:.2f}, guidance {shares['guidance']:.2f}."
+        f"{accuracy} times the measured error. The adapter contributes {shares['adapter']:.2g} of its round trip's "
+        f"error, the filter {shares['filter']:.2g}, guidance {shares['guidance']:.2g}."
     )
 
 
