@@ -175,10 +175,11 @@ def caption(data: Data) -> str:
     )
     return (
         f"C3: where the round-trip error of the trained UNet comes from, {data['steps']} steps, {data['num_frames']} "
-        f"frames ({data['filter_frames']} with the filter, which mixes them). Each bar is what one step's defect adds to the error's norm after all later sampling steps, by one "
-        "adjoint sweep; contributions of opposite sign cancel. The defect of a step is the inversion's own "
-        "(discretisation) and the change that sampling with the adapter, with the bilateral filter on self-attention "
-        "outputs, or with guidance, makes to the prediction there. First-order estimates and no bounds: their sum is "
+        f"frames ({data['filter_frames']} with the filter, which mixes them). Each bar is what one step's defect adds "
+        "to the error's norm after all later sampling steps, by one adjoint sweep; contributions of opposite sign "
+        "cancel. The defect of a step is the inversion's own (discretisation) and the change that sampling with the "
+        "adapter, with the bilateral filter on self-attention outputs, or with guidance, makes to the prediction "
+        "there. First-order estimates and no bounds: their sum is "
         f"{accuracy} times the measured error. The adapter contributes {shares['adapter']:.2g} of its round trip's "
         f"error, the filter {shares['filter']:.2g}, guidance {shares['guidance']:.2g}."
     )
