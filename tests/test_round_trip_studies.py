@@ -11,7 +11,9 @@ from tiny_pipelines import pixel_pipeline
 
 from experiments import reproduce as module
 from experiments import stages
-from experiments.editor import Editor, build_pipeline, save_pipeline
+from experiments.editor import CLIPS, Editor, build_pipeline, caption, load_clip, load_editor, save_pipeline
+from experiments.editor.attribution import adjoint_sweep, error_direction
+from experiments.editor.bilateral import bilateral_filtering
 from experiments.editor.evidence import record_trip
 from experiments.editor.inversion import noise_ladder
 from experiments.report import audit as auditing
@@ -33,10 +35,16 @@ STUDIES = ("round_trip", "attribution", "reconstruction", "certified")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """What the studies measured in one run of the main job."""
+def folder(tmp_path_factory):
+    """A tiny pipeline on disk."""
     folder = tmp_path_factory.mktemp("pipeline") / "tiny"
     save_pipeline(build_pipeline(0, block_out_channels=(8, 8, 8), text_dim=16, sample_size=16), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, folder):
+    """What the studies measured in one run of the main job."""
     claim = toy.claim()
     out = tmp_path_factory.mktemp("run") / "out"
     with pytest.MonkeyPatch.context() as patch:
@@ -76,6 +84,36 @@ def test_attribution_splits_the_same_inversion(data):
     assert trips["off"]["error"] == pytest.approx(shown["error"], rel=relative_budget(10_000))
     total = sum(trips["off"]["contributions"]["discretisation"])
     assert total == pytest.approx(shown["estimate"], rel=relative_budget(100_000))
+
+
+def test_attribution_to_the_filter(data, folder):
+    """Three frames, inverted without the filter and sampled with it, all in one batch: from the clip itself again."""
+    found = data["attribution"]["trips"]["filtered"]
+    assert set(found["contributions"]) == {"discretisation", "filter"}
+    assert (data["attribution"]["num_frames"], data["attribution"]["filter_frames"]) == (2, 3)
+    editor = load_editor(folder, dtype=torch.float64)
+    ladder = noise_ladder(editor.pipeline.scheduler, data["attribution"]["steps"], torch.float64)
+    prompt = caption(CLIPS["carphone"].subject, "plain")
+
+    def plain(latents, timestep):
+        return editor.predict_noise(latents, timestep, prompt)
+
+    def filtered(latents, timestep):
+        with bilateral_filtering(editor.pipeline.unet):
+            return plain(latents, timestep)
+
+    latents = editor.to_latents(load_clip("carphone", "held_out", editor.frame_size)[:3])
+    trip = record_trip(filtered, latents, ladder, "", invert=plain)
+    direction, size = error_direction(trip)
+    scale = np.linalg.norm(trip.inversion[0]) / np.sqrt(trip.alphas_cumprod[0])
+    assert found["error"] == pytest.approx(size / scale, rel=relative_budget(100_000))
+    whole = adjoint_sweep(filtered, trip, ladder, direction)["defect"] / scale
+    parts = np.sum(list(found["contributions"].values()), axis=0)
+    largest = max(np.abs(values).max() for values in map(np.asarray, found["contributions"].values()))
+    budget = relative_budget(1_000_000) * largest
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=budget)
+    # A filter that does nothing, or is on in the inversion too, would leave nothing to it.
+    assert max(map(abs, found["contributions"]["filter"])) > 1000 * budget
 
 
 def test_recorded_reconstructions_are_reused(data):

@@ -9,18 +9,22 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.editor import Editor, load_editor
 from experiments.editor.attribution import adjoint_sweep, error_direction
+from experiments.editor.bilateral import bilateral_filtering
 from experiments.editor.evidence import recorded_inversion, sample_back, some_frames, to_evidence
 from experiments.editor.inversion import Ladder, PredictNoise, noise_ladder
 from experiments.stages import ADAPTER_FILE, Context
 from experiments.studies import Data, Number, Study
-from experiments.studies.style import BLACK, BLUE, GREEN, ORANGE
+from experiments.studies.style import BLACK, BLUE, GREEN, ORANGE, PURPLE
 from theory.evidence import RoundTripRecord
 
 GUIDANCE = 2.0
-CAUSES = {"discretisation": BLUE, "adapter": ORANGE, "guidance": GREEN}
+FILTER_FRAMES = 3
+"""The fewest frames that the filter's window of 5 can be reflected in."""
+CAUSES = {"discretisation": BLUE, "adapter": ORANGE, "filter": PURPLE, "guidance": GREEN}
 TITLES = {
     "off": "adapter off",
     "sampling_only": "adapter in sampling only",
+    "filtered": "bilateral filter in sampling only",
     "guided": f"guidance {GUIDANCE:g} in sampling only",
 }
 
@@ -29,6 +33,14 @@ def _network(editor: Editor, prompt: str, *, adapter: bool = False, guidance: fl
     return lambda latents, timestep: editor.predict_noise(
         latents, timestep, prompt, adapter=adapter, guidance_scale=guidance
     )
+
+
+def _filtered_network(editor: Editor, prompt: str, num_frames: int) -> PredictNoise:
+    def predict(latents: torch.Tensor, timestep: int) -> torch.Tensor:
+        with bilateral_filtering(editor.pipeline.unet, num_frames=num_frames):
+            return editor.predict_noise(latents, timestep, prompt)
+
+    return predict
 
 
 def _attributed(
@@ -55,7 +67,7 @@ def _attributed(
 
 
 def measure(context: Context) -> Data:
-    """First-order contributions to three round trips from one recorded inversion."""
+    """First-order contributions to four round trips from one recorded inversion."""
     settings, clip = context.settings, context.inputs["clip"]
     prompt, count = clip.values["source_prompt"], settings.subject_frames
     editor = load_editor(settings.pipeline, device=settings.device, dtype=torch.float64)
@@ -65,7 +77,10 @@ def measure(context: Context) -> Data:
     ladder = noise_ladder(editor.pipeline.scheduler, settings.num_steps, torch.float64)
     recorded = to_evidence(context.inputs["evidence"].arrays).round_trips
     off, _, sampling_only = (some_frames(trip, count) for trip in recorded)
-    total, done = 5 * settings.num_steps, 0
+    # The filter mixes frames: those it is to see are cut out before, and all go through the network at once.
+    unfiltered = some_frames(recorded[0], max(count, FILTER_FRAMES))
+    filter_frames = unfiltered.inversion.shape[1]
+    total, done = 8 * settings.num_steps, 0
 
     def part(steps: int) -> Callable[[int, int], None]:
         nonlocal done
@@ -73,19 +88,32 @@ def measure(context: Context) -> Data:
         return lambda now, _: context.progress(offset + now, total)
 
     plain, adapted = _network(editor, prompt), _network(editor, prompt, adapter=True)
-    guided = _network(editor, prompt, guidance=GUIDANCE)
-    steered = sample_back(
-        guided, recorded_inversion(off, ladder, editor.device), ladder, "guided", progress=part(2 * settings.num_steps)
+    filtered, guided = _filtered_network(editor, prompt, filter_frames), _network(editor, prompt, guidance=GUIDANCE)
+    smoothed, steered = (
+        sample_back(
+            predict,
+            recorded_inversion(base, ladder, editor.device),
+            ladder,
+            name,
+            progress=part(2 * settings.num_steps),
+        )
+        for name, predict, base in (("filtered", filtered, unfiltered), ("guided", guided, off))
     )
     trips = {
-        name: _attributed(predict, record, off, cause, ladder, editor.device, part(settings.num_steps))
-        for name, predict, record, cause in (
-            ("off", plain, off, None),
-            ("sampling_only", adapted, sampling_only, "adapter"),
-            ("guided", guided, steered, "guidance"),
+        name: _attributed(predict, record, base, cause, ladder, editor.device, part(settings.num_steps))
+        for name, predict, record, base, cause in (
+            ("off", plain, off, off, None),
+            ("sampling_only", adapted, sampling_only, off, "adapter"),
+            ("filtered", filtered, smoothed, unfiltered, "filter"),
+            ("guided", guided, steered, off, "guidance"),
         )
     }
-    return {"trips": trips, "steps": settings.num_steps, "num_frames": len(off.inversion[0])}
+    return {
+        "trips": trips,
+        "steps": settings.num_steps,
+        "num_frames": len(off.inversion[0]),
+        "filter_frames": filter_frames,
+    }
 
 
 def _trips(data: Data) -> list[tuple[str, Mapping]]:
@@ -102,8 +130,8 @@ def _totals(trip: Mapping) -> dict[str, float]:
 
 
 def draw(data: Data) -> Figure:
-    figure = Figure(figsize=(8.4, 6.0), layout="constrained")
-    grid = figure.subplots(3, 2, width_ratios=(3.2, 1), squeeze=False)
+    figure = Figure(figsize=(8.4, 7.8), layout="constrained")
+    grid = figure.subplots(len(TITLES), 2, width_ratios=(3.2, 1), squeeze=False)
     positions = np.arange(1, data["steps"] + 1)
     for (name, trip), (steps_axes, total_axes) in zip(_trips(data), grid, strict=True):
         above, below = np.zeros(len(positions)), np.zeros(len(positions))
@@ -122,7 +150,10 @@ def draw(data: Data) -> Figure:
         sums = {**totals, "all, first order": sum(totals.values()), "measured": trip["error"]}
         colours = [*(CAUSES[cause] for cause in totals), "#aaaaaa", BLACK]
         places = np.arange(len(sums))[::-1]
-        total_axes.barh(places, list(sums.values()), color=colours, height=0.7)
+        bars = total_axes.barh(places, list(sums.values()), color=colours, height=0.7)
+        # A cause may be too small for its bar to be seen.
+        total_axes.bar_label(bars, fmt="%.2g", padding=2, fontsize=8.5)
+        total_axes.margins(x=0.35)
         total_axes.set_yticks(places, list(sums))
         total_axes.axvline(0, color=BLACK, linewidth=0.8)
         total_axes.grid(axis="y", visible=False)
@@ -135,19 +166,22 @@ def draw(data: Data) -> Figure:
 
 
 def caption(data: Data) -> str:
-    guided, mixed = data["trips"]["guided"], data["trips"]["sampling_only"]
+    shares = {
+        cause: _totals(data["trips"][name])[cause] / data["trips"][name]["error"]
+        for name, cause in (("sampling_only", "adapter"), ("filtered", "filter"), ("guided", "guidance"))
+    }
     accuracy = ", ".join(
         f"{sum(_totals(trip).values()) / trip['error']:.2f} ({TITLES[name]})" for name, trip in _trips(data)
     )
     return (
         f"C3: where the round-trip error of the trained UNet comes from, {data['steps']} steps, {data['num_frames']} "
-        "frames. Each bar is what one step's defect adds to the error's norm after all later sampling steps, by one "
-        "adjoint sweep; contributions of opposite sign cancel. The defect of a step is the inversion's own "
-        "(discretisation) and the change that sampling with the adapter, or with guidance, makes to the prediction "
-        "there. The editor has no bilateral filter to attribute to. First-order estimates and no bounds: their sum is "
-        f"{accuracy} times the measured error. The adapter contributes "
-        f"{_totals(mixed)['adapter'] / mixed['error']:.2f} of its round trip's error, guidance "
-        f"{_totals(guided)['guidance'] / guided['error']:.2f}."
+        f"frames ({data['filter_frames']} with the filter, which mixes them). Each bar is what one step's defect adds "
+        "to the error's norm after all later sampling steps, by one adjoint sweep; contributions of opposite sign "
+        "cancel. The defect of a step is the inversion's own (discretisation) and the change that sampling with the "
+        "adapter, with the bilateral filter on self-attention outputs, or with guidance, makes to the prediction "
+        "there. First-order estimates and no bounds: their sum is "
+        f"{accuracy} times the measured error. The adapter contributes {shares['adapter']:.2g} of its round trip's "
+        f"error, the filter {shares['filter']:.2g}, guidance {shares['guidance']:.2g}."
     )
 
 
@@ -170,11 +204,16 @@ def numbers(data: Data) -> Sequence[Number]:
             )
             for cause, value in _totals(trip).items()
         ]
-    guided = data["trips"]["guided"]
     return (
         *found,
-        Number(
-            f"relative round-trip error, {TITLES['guided']}, {data['steps']} steps", guided["error"], "measured", "C3"
+        *(
+            Number(
+                f"relative round-trip error, {TITLES[name]}, {data['steps']} steps",
+                data["trips"][name]["error"],
+                "measured",
+                "C3",
+            )
+            for name in ("filtered", "guided")
         ),
     )
 
