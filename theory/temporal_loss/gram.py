@@ -23,7 +23,7 @@ SINGLE_ROUNDOFF = float(np.finfo(np.float32).eps) / 2
 SINGLE_CHAIN = 1024
 """Products summed in float32 before float64 takes over: few, so that the worst rounding stays small."""
 SINGLE_COLUMNS = 1 << 16
-DOUBLE_COLUMNS = 1 << 14
+DOUBLE_COLUMNS = 1 << 13
 """Columns reduced at a time. Runs this long keep the memory streaming, and three rows of them fit a processor's second cache."""
 BLOCK_BYTES = 1 << 23
 """Of many frames fewer columns are converted to float64 at a time: what fits a processor's last cache."""
