@@ -7,6 +7,8 @@ import io
 import itertools
 import json
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -451,3 +453,11 @@ def test_table_marks_what_has_not_been_measured():
     text = table.verdict_table(None)
     assert text.count("\n| ") >= len(theory.CLAIMS)
     assert "| – | – |" in text
+
+
+def test_file_of_a_claim_is_the_theorem_and_not_a_test_that_imports_it(monkeypatch):
+    claim = theory.find_claim("C3.tube")
+    stand_in = types.ModuleType("theory.inversion.test_tube")
+    stand_in.CLAIM = claim
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    assert auditing.describe_claim(claim)["file"] == "theory/inversion/tube.py"
