@@ -35,6 +35,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import array_api_compat
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,13 +45,11 @@ from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Probl
 from theory.evidence import Evidence
 from theory.rounding import UNIT_ROUNDOFF, relative_budget
 from theory.temporal_loss import instances
-from theory.temporal_loss.gram import BandedGram, banded_gram, check_array, sampled_cosine
+from theory.temporal_loss.gram import BandedGram, advised_precision, banded_gram, check_array, error_of_cosines
 from theory.temporal_loss.hessian import extremal_frames, hessian_constant
 
 WORTH_REREADING = 2.0**-5
 """A rounding margin above this share of the certificate is not worth the time that single precision saves."""
-CLOSE_NEIGHBOURS = 0.93
-"""Where a sample has cosines above it the margin of single precision comes out above that share: features are read in double precision at once."""
 CLEAR_DIRECTION = 2.0**-6
 """Directions known less well than this are not used. Either way the bound holds; this only decides which way is nearer."""
 LIFT = 2.0**-20
@@ -80,9 +79,9 @@ class CurvatureCertificate:
 class _Geometry:
     """What the inner products determine, each array indexed by frame (N), by pair (N - 1), or by pair as seen from its two frames.
 
-    Planes: span(q_t, p_t) of frame t has the coordinates in which (u_{t-1} - s_{t-1} u_t, u_{t+1} - s_t u_t) is the square root of its Gram
-    matrix; `back` and `ahead` hold these two vectors, (N, 2), `back_direction` and `ahead_direction` their directions, or zero where rounding
-    hides them.
+    The coordinates of frame t are those along u_t and in span(q_t, p_t), where (u_{t-1} - s_{t-1} u_t, u_{t+1} - s_t u_t) is the square root
+    of its Gram matrix; `back` and `ahead` hold these two vectors, (N, 3), `back_direction` and `ahead_direction` their directions, or zero
+    where rounding hides them.
     """
 
     norms: Any
@@ -97,8 +96,10 @@ class _Geometry:
     direction_error: Any  # (N, 2), of the two projections
 
 
-def _difference_matrix(num_pairs: int) -> np.ndarray:
-    return np.diff(np.eye(num_pairs), axis=0)
+_TANGENT = np.diag([0.0, 1.0, 1.0])
+_RADIAL = np.array([1.0, 0.0, 0.0])
+_SIGNS, _SHIFTS = np.array([1.0, 1.0, -1.0, -1.0]), np.array([0.0, 1.0, 0.0, 1.0])
+"""The four bounds: on lambda_max and on -lambda_min, each with two choices of weights, that which mostly is the better first."""
 
 
 def _square_root(xp: Any, squared: Any) -> Any:
@@ -113,33 +114,51 @@ def _quotient(xp: Any, numerator: Any, denominator: Any) -> Any:
     return xp.where(safe, numerator / xp.where(safe, denominator, 1.0), 0.0)
 
 
-def _geometry(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any, cosine_error: float) -> _Geometry:
+def _from_before(xp: Any, pairs: Any) -> Any:
+    """(.., N - 1) -> (.., N): each frame's value of the pair it ends, 0 for the first."""
+    return xp.concat([xp.zeros((*pairs.shape[:-1], 1)), pairs], axis=-1)
+
+
+def _from_after(xp: Any, pairs: Any) -> Any:
+    """(.., N - 1) -> (.., N): each frame's value of the pair it begins, 0 for the last."""
+    return xp.concat([pairs, xp.zeros((*pairs.shape[:-1], 1))], axis=-1)
+
+
+def _around(xp: Any, pairs: Any) -> Any:
+    """(.., N - 1) -> (.., N): the sum over the pairs a frame is in."""
+    return _from_before(xp, pairs) + _from_after(xp, pairs)
+
+
+def _geometry(
+    xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any, cosine_errors: tuple[float, float]
+) -> _Geometry:
     num_frames = squared_norms.shape[0]
-    difference = _difference_matrix(num_frames - 1)
     norms = xp.sqrt(squared_norms)
     cosines = neighbours / (norms[:-1] * norms[1:])
     squared_sines = xp.maximum(1 - cosines**2, 0.0)
-    slopes = 2 / (num_frames - 2) * (difference.T @ (difference @ cosines))
+    steps = cosines[1:] - cosines[:-1]
+    slopes = 2 / (num_frames - 2) * (_from_before(xp, steps) - _from_after(xp, steps))  # y = k D^T D s
     # Gram matrix [[S_{t-1}^2, k_t], [k_t, S_t^2]] of the two vectors in the plane of frame t, k_t = c_{t-1} - s_{t-1} s_t; its square root
     # is (G + sqrt(det) I) / sqrt(trace + 2 sqrt(det)). The outer frames have one neighbour, and the other vector zero.
     zero = xp.zeros(1)
     mixed = xp.concat([zero, second_neighbours / (norms[:-2] * norms[2:]) - cosines[:-1] * cosines[1:], zero])
-    first = xp.concat([zero, squared_sines])
-    second = xp.concat([squared_sines, zero])
+    first, second = _from_before(xp, squared_sines), _from_after(xp, squared_sines)
     # An outer frame has one vector and no plane.
     outer = np.eye(1, num_frames)[0] + np.eye(1, num_frames, k=num_frames - 1)[0]
-    # Where rounding hides that the Gram matrix is positive semidefinite, as it is up to 6 errors of a cosine, 8 more on the diagonal make it so.
+    # Where rounding hides that the Gram matrix is positive semidefinite, as it is but for its error, a little more on the diagonal makes it so.
     hidden = (first * second <= mixed**2) & (outer == 0)
-    lift = xp.where(hidden, 8 * cosine_error, 0.0)
+    gram_error = 5 * cosine_errors[0] + cosine_errors[1]
+    lift = xp.where(hidden, gram_error + 2 * cosine_errors[0], 0.0)
     lengths = [_square_root(xp, squared) for squared in (first, second)]
     first, second = first + lift, second + lift
     root = _square_root(xp, first * second - mixed**2)
     trace = first + second
     scale = _square_root(xp, trace + 2 * root)
-    back = xp.stack([_quotient(xp, first + root, scale), _quotient(xp, mixed, scale)], axis=1)
-    ahead = xp.stack([_quotient(xp, mixed, scale), _quotient(xp, second + root, scale)], axis=1)
+    radial = xp.zeros(num_frames)
+    back = xp.stack([radial, _quotient(xp, first + root, scale), _quotient(xp, mixed, scale)], axis=1)
+    ahead = xp.stack([radial, _quotient(xp, mixed, scale), _quotient(xp, second + root, scale)], axis=1)
     # |sqrt(G) - sqrt(H)| <= min(sqrt(|G - H|), |G - H| / sqrt(lambda_min(H))); lambda_min = det / lambda_max >= det / trace.
-    gram_error = cosine_error * xp.where(hidden, 15.0, 7.0)
+    gram_error = gram_error + cosine_errors[0] + xp.where(hidden, gram_error + 2 * cosine_errors[0], 0.0)
     # The error of an outer frame is that of a length.
     least = _quotient(xp, root**2, trace) + outer * trace
     plane_error = gram_error / xp.sqrt(xp.maximum(least, gram_error))
@@ -157,35 +176,35 @@ def _geometry(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: A
     return _Geometry(norms, cosines, squared_sines, slopes, back, ahead, *directions, plane_error, xp.stack(errors, axis=1))
 
 
-def _jacobian(xp: Any, geometry: _Geometry) -> Any:
-    """s' as a matrix (N - 1, N, 3) acting on the coordinates (u_t, plane) of x_t: rows S_t p_t / r_t and S_t q_{t+1} / r_{t+1}."""
+def _outer(left: Any, right: Any) -> Any:
+    return left[..., :, None] * right[..., None, :]
+
+
+def _gauss_newton_blocks(xp: Any, geometry: _Geometry) -> list[Any]:
+    """k J^T D^T D J in the coordinates of x: its blocks between frames at distance 0, 1 and 2, (N, 3, 3), (N - 1, 3, 3) and (N - 2, 3, 3).
+
+    Row t of J = s' is S_t p_t / r_t at frame t and S_t q_{t+1} / r_{t+1} at frame t + 1; row t of D J is that of t + 1 less that of t.
+    """
     num_frames = geometry.norms.shape[0]
-    at, after = np.eye(num_frames - 1, num_frames), np.eye(num_frames - 1, num_frames, k=1)
-    padding = ((0, 0), (1, 0))
-    ahead = xp.pad(geometry.ahead / geometry.norms[:, None], padding)
-    back = xp.pad(geometry.back / geometry.norms[:, None], padding)
-    return at[:, :, None] * ahead[None, :, :] + after[:, :, None] * back[None, :, :]
+    ahead, back = (vectors / geometry.norms[:, None] for vectors in (geometry.ahead, geometry.back))
+    rows = (-ahead[:-2], ahead[1:-1] - back[1:-1], back[2:])
+    blocks = []
+    for distance in range(3):
+        total = 0.0
+        for place in range(3 - distance):
+            product = 2 / (num_frames - 2) * _outer(rows[place], rows[place + distance])
+            total = total + xp.concat([xp.zeros((place, 3, 3)), product, xp.zeros((2 - distance - place, 3, 3))])
+        blocks.append(total)
+    return blocks
 
 
-def _second_order_blocks(xp: Any, geometry: _Geometry) -> tuple[Any, Any]:
+def _second_order_blocks(xp: Any, geometry: _Geometry, pull: Any) -> tuple[Any, Any]:
     """Sum_t y_t s_t'' without the normal coupling: diagonal blocks (N, 3, 3) and blocks (N - 1, 3, 3) between neighbours."""
-    zero = xp.zeros(1)
-    tangent = np.diag([0.0, 1.0, 1.0])
-    before, after = xp.concat([zero, geometry.slopes]), xp.concat([geometry.slopes, zero])
-    leaning = before * xp.concat([zero, geometry.cosines]) + after * xp.concat([geometry.cosines, zero])
-    pull = before[:, None] * geometry.back + after[:, None] * geometry.ahead
-    column = xp.pad(pull[:, :, None], ((0, 0), (1, 0), (0, 2)))
-    diagonal = -(column + xp.matrix_transpose(column)) - leaning[:, None, None] * tangent[None]
-    products = geometry.ahead_direction[:-1, :, None] * geometry.back_direction[1:, None, :]
-    between = xp.pad(products, ((0, 0), (1, 0), (1, 0))) * (-geometry.slopes * geometry.cosines)[:, None, None]
-    return diagonal, between
-
-
-def _normal_diagonal(xp: Any, geometry: _Geometry) -> Any:
-    """-sig_t with sig_t = y_{t-1} s_{t-1} + y_t s_t: what sum_t y_t s_t'' is on directions normal to the neighbours."""
-    products = geometry.slopes * geometry.cosines
-    zero = xp.zeros(1)
-    return -(xp.concat([zero, products]) + xp.concat([products, zero]))
+    leaning = _around(xp, geometry.slopes * geometry.cosines)
+    column = _outer(pull, _RADIAL[None])
+    diagonal = -(column + xp.matrix_transpose(column)) - leaning[:, None, None] * _TANGENT[None]
+    products = _outer(geometry.ahead_direction[:-1], geometry.back_direction[1:])
+    return diagonal, (-geometry.slopes * geometry.cosines)[:, None, None] * products
 
 
 def _tridiagonal(xp: Any, diagonal: Any, off_diagonal: Any) -> Any:
@@ -197,141 +216,166 @@ def _weights(xp: Any, diagonal: Any, coupling: Any, norms: Any) -> Any:
 
     T has off-diagonal entries >= 0, so v > 0 and T v < lambda v: with these weights Young's inequality loses at most lambda - lambda_max(T).
     """
-    matrix = _tridiagonal(xp, diagonal, coupling)
-    size = xp.max(xp.abs(matrix)) + float(np.finfo(np.float64).tiny)
+    size = xp.maximum(xp.max(xp.abs(diagonal)), xp.max(coupling)) + float(np.finfo(np.float64).tiny)
+    diagonal, coupling = diagonal / size, coupling / size
     if xp is np:
         last = diagonal.shape[0] - 1
-        top = scipy.linalg.eigvalsh_tridiagonal(diagonal / size, coupling / size, select="i", select_range=(last, last))[0]
+        options = {"select": "i", "select_range": (last, last), "check_finite": False}
+        shift = scipy.linalg.eigvalsh_tridiagonal(diagonal, coupling, **options)[0] + LIFT
+        bands = np.stack([shift - diagonal, np.append(-coupling, 0.0)])
+        vector = scipy.linalg.solveh_banded(bands, np.ones(last + 1), lower=True, check_finite=False)
     else:
-        top = xp.linalg.eigvalsh(matrix / size)[-1]
-    shift = top + LIFT
-    vector = xp.linalg.solve(shift * np.eye(diagonal.shape[0]) - matrix / size, xp.ones_like(diagonal))
+        matrix = _tridiagonal(xp, diagonal, coupling)
+        shift = xp.linalg.eigvalsh(matrix)[-1] + LIFT
+        vector = xp.linalg.solve(shift * np.eye(diagonal.shape[0]) - matrix, xp.ones_like(diagonal))
     vector = xp.abs(vector) / norms
     return vector[1:] / vector[:-1]
 
 
-def _assemble(xp: Any, diagonal: Any, between: Any) -> Any:
-    """Symmetric matrix (3 N, 3 N) of diagonal blocks and blocks to the next frame."""
-    num_frames = diagonal.shape[0]
-    if xp is np:
-        filled = np.zeros((num_frames, 3, num_frames, 3))
-        frame = np.arange(num_frames)
-        filled[frame, :, frame, :] = diagonal
-        filled[frame[:-1], :, frame[1:], :] = between
-        filled[frame[1:], :, frame[:-1], :] = np.swapaxes(between, 1, 2)
-        return filled.reshape(3 * num_frames, 3 * num_frames)
-    to_next = xp.concat([between, xp.zeros((1, 3, 3))])
-    blocks = np.eye(num_frames)[:, None, :, None] * diagonal[:, :, None, :] / 2
-    blocks = blocks + np.eye(num_frames, k=1)[:, None, :, None] * to_next[:, :, None, :]
-    matrix = xp.reshape(blocks, (3 * num_frames, 3 * num_frames))
+def _bands(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """(.., 9, 3 N), the lower diagonals as LAPACK stores them, of a symmetric matrix of blocks at distance 0, 1 and 2."""
+    *batch, num_frames, _, _ = blocks[0].shape
+    bands = np.zeros((*batch, 9, num_frames, 3))
+    for distance, block in enumerate(blocks):
+        for row in range(3):
+            for column in range(row if distance == 0 else 0, 3):
+                bands[..., 3 * distance + column - row, : num_frames - distance, row] = block[..., row, column]
+    return bands.reshape(*batch, 9, 3 * num_frames)
+
+
+def _dense(xp: Any, blocks: Sequence[Any]) -> Any:
+    """(3 N, 3 N), the same matrix; not for a batch of them."""
+    num_frames = blocks[0].shape[0]
+    matrix = 0.0
+    for distance, block in enumerate(blocks):
+        block = xp.concat([block, xp.zeros((distance, 3, 3))]) * (0.5 if distance == 0 else 1.0)
+        matrix = matrix + np.eye(num_frames, k=distance)[:, None, :, None] * block[:, :, None, :]
+    matrix = xp.reshape(matrix, (3 * num_frames, 3 * num_frames))
     return matrix + matrix.T
 
 
-def _top_eigenvalue(xp: Any, matrix: Any) -> Any:
-    if xp is np:
-        # Frames are coupled to the next two only: 8 diagonals.
-        size = matrix.shape[0]
-        bands = np.zeros((min(9, size), size))
-        for offset in range(bands.shape[0]):
-            bands[offset, : size - offset] = np.diagonal(matrix, -offset)
-        return scipy.linalg.eig_banded(bands, lower=True, eigvals_only=True, select="i", select_range=(size - 1, size - 1))[0]
-    return instances.extreme_eigenvalue(matrix, largest_magnitude=False)
+def _top_of_bands(bands: np.ndarray) -> float:
+    """lambda_max of a symmetric matrix of which the lower diagonals are given."""
+    last = bands.shape[1] - 1
+    options = {"lower": True, "eigvals_only": True, "select": "i", "select_range": (last, last), "check_finite": False}
+    return scipy.linalg.eig_banded(bands, **options)[0]
 
 
-def _young_bound(
-    xp: Any, geometry: _Geometry, gauss_newton: Any, blocks: tuple[Any, Any], sign: Any, weights: Any, cosine_error: float
-) -> Any:
-    """Upper bound on the top eigenvalue of sign * Hess L, with the normal coupling split by the given weights, and its rounding margin."""
-    norms, slopes = geometry.norms, xp.abs(geometry.slopes)
-    zero = xp.zeros(1)
-    share_ahead, share_back = xp.concat([slopes * weights, zero]), xp.concat([zero, slopes / weights])
-
-    def without(direction: Any) -> Any:
-        return np.eye(2)[None] - direction[:, :, None] * direction[:, None, :]
-
-    split = share_ahead[:, None, None] * without(geometry.ahead_direction) + share_back[:, None, None] * without(geometry.back_direction)
-    diagonal = sign * blocks[0] + xp.pad(split, ((0, 0), (1, 0), (1, 0)))
-    diagonal = diagonal / (norms**2)[:, None, None]
-    between = sign * blocks[1] / (norms[:-1] * norms[1:])[:, None, None]
-    matrix = sign * gauss_newton + _assemble(xp, diagonal, between)
-    normal = (sign * _normal_diagonal(xp, geometry) + share_ahead + share_back) / norms**2
-    top = xp.maximum(_top_eigenvalue(xp, matrix), xp.max(normal))
-    return top, _margin(xp, geometry, matrix, share_ahead, share_back, weights, cosine_error)
+def _is_above(level: float, bands: np.ndarray) -> bool:
+    """Whether level > lambda_max, by a Cholesky factorisation; near equality either answer may come out."""
+    shifted = -bands
+    shifted[0] += level
+    try:
+        scipy.linalg.cholesky_banded(shifted, overwrite_ab=True, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
-def _margin(
-    xp: Any, geometry: _Geometry, matrix: Any, share_ahead: Any, share_back: Any, weights: Any, cosine_error: float
+def _smaller(bands: np.ndarray, normal: np.ndarray, margins: np.ndarray) -> float:
+    """The smaller of two bounds max(lambda_max, normal) + margin. The second one's eigenvalue is computed only where it is the smaller."""
+    first = max(_top_of_bands(bands[0]), normal[0]) + margins[0]
+    level = first - margins[1]
+    if normal[1] >= level or not _is_above(level, bands[1]):
+        return first
+    return min(first, max(_top_of_bands(bands[1]), normal[1]) + margins[1])
+
+
+def _margins(
+    xp: Any, geometry: _Geometry, blocks: Sequence[Any], share_ahead: Any, share_back: Any, weights: Any, cosine_error: float
 ) -> Any:
     """How far rounding of the inner products and of the eigenvalue may have lowered a bound; paper_notes.md, C1.certificate, "Rounding".
 
     Norms of the errors of the blocks, summed along the rows (every matrix norm is at most the largest row sum of a symmetric matrix).
     """
     num_frames = geometry.norms.shape[0]
-    zero = xp.zeros(1)
     norms, slopes = geometry.norms, xp.abs(geometry.slopes)
     curvature = 2 / (num_frames - 2)
     slope_error = 5 * curvature * cosine_error
     sines = _square_root(xp, geometry.squared_sines)
-
-    def both(pairs: Any) -> Any:
-        return xp.concat([zero, pairs]) + xp.concat([pairs, zero])
-
-    inner = both(slope_error * (sines + 1) + slopes * cosine_error) + both(slopes + slope_error) * geometry.plane_error
+    inner = _around(xp, slope_error * (sines + 1) + slopes * cosine_error)
+    inner = inner + _around(xp, slopes + slope_error) * geometry.plane_error
     young = share_ahead * geometry.direction_error[:, 1] + share_back * geometry.direction_error[:, 0]
-    young = young + slope_error * (xp.concat([weights, zero]) + xp.concat([zero, 1 / weights]))
+    young = young + slope_error * (_from_after(xp, weights) + _from_before(xp, 1 / weights))
     coupling = slope_error + (slopes + slope_error) * (
         cosine_error + geometry.direction_error[:-1, 1] + geometry.direction_error[1:, 0]
     )
     coupling = coupling / (norms[:-1] * norms[1:])
-    blocks = xp.max((inner + young) / norms**2 + both(coupling))
+    rows = xp.max((inner + young) / norms**2 + _around(xp, coupling), axis=-1)
     # |J^T Q J - J'^T Q J'| <= |Q| (2 |J| |J - J'| + |J - J'|^2), |Q| <= 4 k; |J|^2 = |J J^T| is at most the largest row sum.
-    jacobian = _square_root(xp, xp.max(xp.sum(xp.abs(_similarity_gram(xp, geometry)), axis=1)))
+    diagonal, off_diagonal = _similarity_gram(xp, geometry)
+    jacobian = _square_root(xp, xp.max(diagonal + _around(xp, xp.abs(off_diagonal))))
     jacobian_error = 2 * xp.max(geometry.plane_error / norms)
     gauss_newton = 4 * curvature * jacobian_error * (2 * jacobian + jacobian_error)
-    solver = relative_budget(16 * 3 * num_frames) * _square_root(xp, xp.sum(matrix**2))
-    return blocks + gauss_newton + solver
+    squared = sum((1 + (distance > 0)) * xp.sum(block**2, axis=(-3, -2, -1)) for distance, block in enumerate(blocks))
+    return rows + gauss_newton + relative_budget(16 * 3 * num_frames) * _square_root(xp, squared)
 
 
-def _bounds(xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any, error: float) -> tuple[Any, Any, Any, Any]:
+def _bounds(
+    xp: Any, squared_norms: Any, neighbours: Any, second_neighbours: Any, error: float, cosine_errors: tuple[float, float]
+) -> tuple[Any, Any, Any, Any]:
     """Bounds on lambda_max and -lambda_min with their margins included, the Gauss-Newton norm, and the larger margin."""
-    num_frames = squared_norms.shape[0]
-    difference = _difference_matrix(num_frames - 1)
-    cosine_error = 2.01 * error + 8 * UNIT_ROUNDOFF
-    geometry = _geometry(xp, squared_norms, neighbours, second_neighbours, cosine_error)
-    slope_jacobian = xp.tensordot(difference, _jacobian(xp, geometry), axes=([1], [0]))
-    slope_jacobian = xp.reshape(slope_jacobian, (num_frames - 2, -1))
-    gauss_newton = 2 / (num_frames - 2) * (slope_jacobian.T @ slope_jacobian)
+    geometry = _geometry(xp, squared_norms, neighbours, second_neighbours, cosine_errors)
     norms, slopes = geometry.norms, xp.abs(geometry.slopes)
     coupling = slopes / (norms[:-1] * norms[1:])
-    normal = _normal_diagonal(xp, geometry)
-    blocks = _second_order_blocks(xp, geometry)
-    zero = xp.zeros(1)
-    pull = xp.concat([zero, geometry.slopes])[:, None] * geometry.back + xp.concat([geometry.slopes, zero])[:, None] * geometry.ahead
-    pull = xp.sum(pull**2, axis=1)
-    signs, shifts = np.array([1.0, 1.0, -1.0, -1.0]), np.array([0.0, 1.0, 0.0, 1.0])
+    pull = _from_before(xp, geometry.slopes)[:, None] * geometry.back + _from_after(xp, geometry.slopes)[:, None] * geometry.ahead
+    # -sig_t with sig_t = y_{t-1} s_{t-1} + y_t s_t: what sum_t y_t s_t'' is on directions normal to the neighbours.
+    normal = -_around(xp, geometry.slopes * geometry.cosines)
+    # The first choice of weights is best where normal directions dominate; with the second the bound is never above the sum of the
+    # Gauss-Newton norm and of the norm of the matrix of block norms.
+    widest = _square_root(xp, normal**2 + 4 * xp.sum(pull**2, axis=1))
+    choices = [((1 - shift / 2) * sign * normal + shift / 2 * widest) / norms**2 for sign, shift in zip(_SIGNS, _SHIFTS, strict=True)]
+    if xp is np:
+        weights = np.stack([_weights(np, diagonal, coupling, norms) for diagonal in choices])
+    else:
+        weights = jax.vmap(lambda diagonal: _weights(xp, diagonal, coupling, norms))(xp.stack(choices))
+        # Any weights give a bound, so a search may hold them fixed: their derivative is that of an eigenvector.
+        weights = jax.lax.stop_gradient(weights)
 
-    def certify(sign: Any, shift: Any) -> tuple[Any, Any]:
-        # Two choices of weights: the first is best where normal directions dominate; with the second the bound is never above the sum of
-        # the Gauss-Newton norm and of the norm of the matrix of block norms.
-        diagonal = (1 - shift / 2) * sign * normal + shift / 2 * _square_root(xp, normal**2 + 4 * pull)
-        weights = _weights(xp, diagonal / norms**2, coupling, norms)
-        # Any weights give a bound, so a search may hold them fixed: their derivative is that of an eigenvector. The margin is rounding.
-        weights = weights if xp is np else jax.lax.stop_gradient(weights)
-        top, margin = _young_bound(xp, geometry, gauss_newton, blocks, sign, weights, cosine_error)
-        return top, margin if xp is np else jax.lax.stop_gradient(margin)
+    at, between = _second_order_blocks(xp, geometry, pull)
+    first_order = _gauss_newton_blocks(xp, geometry)
+
+    def choose(sign: Any, weights: Any) -> tuple[list[Any], Any, Any]:
+        """Blocks of sign * (Gauss-Newton + second order) + Young's share of the normal coupling, the largest normal value, and the margin.
+
+        sign (.., 1) and weights (.., N - 1): NumPy takes the four bounds at once along a leading axis.
+        """
+        share_ahead, share_back = _from_after(xp, slopes * weights), _from_before(xp, slopes / weights)
+        split = [
+            share[..., None, None] * (_TANGENT[None] - _outer(direction, direction))
+            for share, direction in ((share_ahead, geometry.ahead_direction), (share_back, geometry.back_direction))
+        ]
+        signs = sign[..., None, None]
+        blocks = [
+            signs * first_order[0] + (signs * at + split[0] + split[1]) / (norms**2)[:, None, None],
+            signs * (first_order[1] + between / (norms[:-1] * norms[1:])[:, None, None]),
+            signs * first_order[2],
+        ]
+        largest = xp.max((sign * normal + share_ahead + share_back) / norms**2, axis=-1)
+        return blocks, largest, _margins(xp, geometry, blocks, share_ahead, share_back, weights, cosine_errors[0])
+
+    def choose_top(sign: Any, weights: Any) -> tuple[Any, Any]:
+        blocks, largest, margin = choose(sign, weights)
+        return xp.maximum(instances.extreme_eigenvalue(_dense(xp, blocks), largest_magnitude=False), largest), margin
 
     if xp is np:
-        tops, margins = (np.array(values) for values in zip(*map(certify, signs, shifts), strict=True))
+        blocks, tops, margins = choose(_SIGNS[:, None], weights)
+        bands = _bands(blocks)
+        upper, downward = (_smaller(bands[half], tops[half], margins[half]) for half in (slice(0, 2), slice(2, 4)))
     else:
-        tops, margins = jax.vmap(certify)(signs, shifts)
-    tops = (1 + 4 * error) * (tops + margins)
-    upper, downward = (xp.maximum(xp.min(tops[half]), 0.0) for half in (slice(0, 2), slice(2, 4)))
-    small = 2 / (num_frames - 2) * (difference @ _similarity_gram(xp, geometry) @ difference.T)
-    return upper, downward, _largest(xp, small), xp.max(margins)
+        tops, margins = jax.vmap(choose_top)(_SIGNS[:, None], weights)
+        margins = jax.lax.stop_gradient(margins)
+        upper, downward = xp.min(xp.reshape(tops + margins, (2, 2)), axis=1)
+    upper, downward = (xp.maximum((1 + 4 * error) * side, 0.0) for side in (upper, downward))
+    return upper, downward, _gauss_newton_norm(xp, geometry), xp.max(margins)
 
 
 def bounds_in_units(
-    squared_norms: np.ndarray, neighbours: np.ndarray, second_neighbours: np.ndarray, error: float
+    squared_norms: np.ndarray,
+    neighbours: np.ndarray,
+    second_neighbours: np.ndarray,
+    error: float,
+    cosine_errors: tuple[float, float] | None = None,
 ) -> tuple[float, float, float, float]:
     """Bounds on lambda_max and -lambda_min, the Gauss-Newton norm and the margin, computed at frames whose least norm is about 1.
 
@@ -339,31 +383,39 @@ def bounds_in_units(
 
     Args:
         squared_norms, neighbours, second_neighbours: (N,), (N - 1,) and (N - 2,), entries of a `BandedGram`.
-        error: of these entries, see `BandedGram`.
+        error, cosine_errors: of these entries and of their cosines, see `BandedGram`.
     """
     unit = 2.0 ** math.floor(math.log2(np.min(squared_norms)))
-    found = _bounds(np, squared_norms / unit, neighbours / unit, second_neighbours / unit, error)
+    cosine_errors = cosine_errors or (error_of_cosines(error),) * 2
+    found = _bounds(np, squared_norms / unit, neighbours / unit, second_neighbours / unit, error, cosine_errors)
     upper, downward, gauss_newton, margin = (float(value) / unit for value in found)
     return upper, downward, gauss_newton, margin
 
 
 def upper_curvature(squared_norms: Any, neighbours: Any, second_neighbours: Any, error: float) -> Any:
     """`certify_gram(..).upper` as a JAX-traceable function of the inner products and of their error (see `BandedGram`)."""
-    return _bounds(jnp, squared_norms, neighbours, second_neighbours, error)[0]
+    return _bounds(jnp, squared_norms, neighbours, second_neighbours, error, (error_of_cosines(error),) * 2)[0]
 
 
-def _largest(xp: Any, matrix: Any) -> Any:
-    return np.linalg.eigvalsh(matrix)[-1] if xp is np else instances.extreme_eigenvalue(matrix, largest_magnitude=False)
+def _gauss_newton_norm(xp: Any, geometry: _Geometry) -> Any:
+    """lambda_max(k D J J^T D^T)."""
+    num_frames = geometry.norms.shape[0]
+    change = xp.diff(xp.diff(_tridiagonal(xp, *_similarity_gram(xp, geometry)), axis=0), axis=1)
+    matrix = 2 / (num_frames - 2) * change
+    if xp is not np:
+        return instances.extreme_eigenvalue(matrix, largest_magnitude=False)
+    diagonals = [np.append(np.diagonal(matrix, distance), np.zeros(distance)) for distance in range(min(3, num_frames - 2))]
+    return _top_of_bands(np.stack(diagonals))
 
 
-def _similarity_gram(xp: Any, geometry: _Geometry) -> Any:
-    """J J^T, tridiagonal, from the cosines alone.
+def _similarity_gram(xp: Any, geometry: _Geometry) -> tuple[Any, Any]:
+    """Diagonal and off-diagonal of the tridiagonal J J^T, from the cosines alone.
 
         M_tt = (1 - s_t^2) (1/r_t^2 + 1/r_{t+1}^2),   M_{t,t+1} = (c_t - s_t s_{t+1}) / r_{t+1}^2
     """
     inverse = 1 / geometry.norms**2
     mixed = xp.sum(geometry.back * geometry.ahead, axis=1)[1:-1]
-    return _tridiagonal(xp, geometry.squared_sines * (inverse[:-1] + inverse[1:]), mixed * inverse[1:-1])
+    return geometry.squared_sines * (inverse[:-1] + inverse[1:]), mixed * inverse[1:-1]
 
 
 def _check_min_norm(gram: BandedGram, min_norm: float | None) -> None:
@@ -395,7 +447,9 @@ def certify_gram(gram: BandedGram, *, min_norm: float | None = None) -> Curvatur
         ValueError: min_norm not positive and finite, or a frame below it (its index, its norm and the limit are named).
     """
     _check_min_norm(gram, min_norm)
-    upper, downward, gauss_newton, margin = bounds_in_units(gram.squared_norms, gram.neighbours, gram.second_neighbours, gram.error)
+    upper, downward, gauss_newton, margin = bounds_in_units(
+        gram.squared_norms, gram.neighbours, gram.second_neighbours, gram.error, gram.cosine_errors
+    )
     return CurvatureCertificate(
         upper=float(upper),
         lower=-float(downward),
@@ -412,8 +466,8 @@ def certify_curvature(
 
     Args:
         features: (frames, ...) floating-point NumPy, JAX or PyTorch array on any device, or an iterable of frames (see `banded_gram`).
-            Arrays of float32 are summed in float32 with a rounding margin where neighbouring frames differ enough for it not to show, else in
-            float64. For "pixel" one array (frames, channels, height, width).
+            Large arrays of float32 are summed in float32, of products or of products of differences, where the rounding margin stays below
+            1/32 of the certificate, else in float64. For "pixel" one array (frames, channels, height, width).
         similarity: cosine over whole frames, or over the channels of each pixel (`certify_pixels` returns the certificate of every pixel).
         min_norm: m, if the caller relies on ||F_t|| >= m (per pixel: on every pixel's channel vector); a shorter one is refused.
 
@@ -434,10 +488,11 @@ def certify_curvature(
         from theory.temporal_loss.pixel_certificate import certify_pixels  # it is built on this file
 
         return certify_pixels(features, min_norm=min_norm).whole
-    if str(getattr(features, "dtype", "")).removeprefix("torch.") == "float32":
+    if array_api_compat.is_array_api_obj(features):
         check_array(features)
-        if sampled_cosine(features) <= CLOSE_NEIGHBOURS:
-            certificate = certify_gram(banded_gram(features, precision="single"), min_norm=min_norm)
+        precision = advised_precision(features)
+        if precision != "double":
+            certificate = certify_gram(banded_gram(features, precision=precision), min_norm=min_norm)
             if certificate.margin <= WORTH_REREADING * min(certificate.upper, certificate.spectral):
                 return certificate
     return certify_gram(banded_gram(features), min_norm=min_norm)
@@ -456,7 +511,8 @@ def _measured(instance: Instance):
 
 def _certified(instance: Instance) -> tuple[Any, Any, Any, Any]:
     error = relative_budget(instance["frames"].shape[1])
-    return _bounds(jnp, *(instance[name] for name in ("squared_norms", "neighbours", "second_neighbours")), error)
+    products = (instance[name] for name in ("squared_norms", "neighbours", "second_neighbours"))
+    return _bounds(jnp, *products, error, (error_of_cosines(error),) * 2)
 
 
 def _oracle_rounding(instance: Instance):
