@@ -229,15 +229,16 @@ def test_same_sums_whatever_the_number_of_threads(monkeypatch, precision, worker
         assert np.array_equal(first, second)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_frames", [3, 4, 9])
-def test_second_implementation(kind, num_frames):
+@pytest.mark.parametrize("num_frames", [3, 9])
+def test_second_implementation(num_frames):
     """The bound on lambda_max by dense eigenproblems in JAX, all of which are solved, and from bands in LAPACK, of which some are not."""
-    entries = banded_gram(kind(np.random.default_rng(num_frames), num_frames, 300))
-    traced = upper_curvature(*(jnp.asarray(getattr(entries, name)) for name in SUMS), entries.error)
-    found = certify_gram(entries)
-    # Where frames are almost collinear the margin is what rounding may do; elsewhere it is of the size of the budget.
-    assert abs(float(traced) - found.upper) <= found.margin + relative_budget(10_000) * found.spectral
+    by_eigenproblems = jax.jit(upper_curvature, static_argnames="error")
+    for kind in KINDS:
+        entries = banded_gram(kind(np.random.default_rng(num_frames), num_frames, 300))
+        traced = float(by_eigenproblems(*(getattr(entries, name) for name in SUMS), error=entries.error))
+        found = certify_gram(entries)
+        # Where frames are almost collinear the margin is what rounding may do; elsewhere it is of the size of the budget.
+        assert abs(traced - found.upper) <= found.margin + relative_budget(10_000) * found.spectral, kind.__name__
 
 
 def alternating(rng, num_frames, dimension):
