@@ -64,8 +64,8 @@ class CurvatureCertificate:
         upper: lambda_max <= upper.
         lower: lower <= lambda_min.
         spectral: ||Hess L|| <= spectral = max(upper, -lower).
-        gauss_newton: the norm of the Gauss-Newton part, a value and not a bound.
-        margin: the part of upper and of -lower that covers rounding.
+        gauss_newton: the norm of the Gauss-Newton part, a value and not a bound: it has the accuracy of the squared sines.
+        margin: upper and -lower hold at most this much to cover rounding.
     """
 
     upper: float
@@ -302,9 +302,10 @@ def _margins(
     )
     coupling = coupling / (norms[:-1] * norms[1:])
     rows = xp.max((inner + young) / norms**2 + _around(xp, coupling), axis=-1)
-    # |J^T Q J - J'^T Q J'| <= |Q| (2 |J| |J - J'| + |J - J'|^2), |Q| <= 4 k; |J|^2 = |J J^T| is at most the largest row sum.
-    diagonal, off_diagonal = _similarity_gram(xp, geometry)
-    jacobian = _square_root(xp, xp.max(diagonal + _around(xp, xp.abs(off_diagonal))))
+    # |J^T Q J - J'^T Q J'| <= |Q| (2 |J| |J - J'| + |J - J'|^2), |Q| <= 4 k; |J|^2 = |J J^T| is at most the largest row sum, of the J at hand.
+    ahead, back = (xp.sum(vectors**2, axis=1) / norms**2 for vectors in (geometry.ahead, geometry.back))
+    _, off_diagonal = _similarity_gram(xp, geometry)
+    jacobian = _square_root(xp, xp.max(ahead[:-1] + back[1:] + _around(xp, xp.abs(off_diagonal))))
     jacobian_error = 2 * xp.max(geometry.plane_error / norms)
     gauss_newton = 4 * curvature * jacobian_error * (2 * jacobian + jacobian_error)
     squared = sum((1 + (distance > 0)) * xp.sum(block**2, axis=(-3, -2, -1)) for distance, block in enumerate(blocks))
@@ -367,7 +368,7 @@ def _bounds(
         margins = jax.lax.stop_gradient(margins)
         upper, downward = xp.min(xp.reshape(tops + margins, (2, 2)), axis=1)
     upper, downward = (xp.maximum((1 + 4 * error) * side, 0.0) for side in (upper, downward))
-    return upper, downward, _gauss_newton_norm(xp, geometry), xp.max(margins)
+    return upper, downward, _gauss_newton_norm(xp, geometry), xp.max(margins) + 4 * error * xp.maximum(upper, downward)
 
 
 def bounds_in_units(
@@ -399,13 +400,21 @@ def upper_curvature(squared_norms: Any, neighbours: Any, second_neighbours: Any,
 
 def _gauss_newton_norm(xp: Any, geometry: _Geometry) -> Any:
     """lambda_max(k D J J^T D^T)."""
-    num_frames = geometry.norms.shape[0]
-    change = xp.diff(xp.diff(_tridiagonal(xp, *_similarity_gram(xp, geometry)), axis=0), axis=1)
-    matrix = 2 / (num_frames - 2) * change
+    scale = 2 / (geometry.norms.shape[0] - 2)
+    diagonal, off_diagonal = _similarity_gram(xp, geometry)
+    # Of D M D^T, M tridiagonal: M_tt + M_{t+1,t+1} - 2 M_{t,t+1}, then M_{t,t+1} + M_{t+1,t+2} - M_{t+1,t+1}, then -M_{t+1,t+2}.
+    diagonals = [
+        scale * (diagonal[:-1] + diagonal[1:] - 2 * off_diagonal),
+        scale * (off_diagonal[:-1] + off_diagonal[1:] - diagonal[1:-1]),
+        -scale * off_diagonal[1:-1],
+    ]
     if xp is not np:
+        matrix = sum(xp.diag(entries, distance) for distance, entries in enumerate(diagonals) if entries.shape[0])
+        matrix = matrix + xp.triu(matrix, 1).T
         return instances.extreme_eigenvalue(matrix, largest_magnitude=False)
-    diagonals = [np.append(np.diagonal(matrix, distance), np.zeros(distance)) for distance in range(min(3, num_frames - 2))]
-    return _top_of_bands(np.stack(diagonals))
+    size = len(diagonals[0])
+    bands = np.stack([np.append(entries, np.zeros(size - len(entries))) for entries in diagonals[: min(3, size)]])
+    return max(_top_of_bands(bands), 0.0)
 
 
 def _similarity_gram(xp: Any, geometry: _Geometry) -> tuple[Any, Any]:
@@ -438,7 +447,7 @@ def certify_gram(gram: BandedGram, *, min_norm: float | None = None) -> Curvatur
         min_norm: m, if the caller relies on ||F_t|| >= m; a frame below it is refused.
 
     Returns:
-        Bounds that hold for every set of features with these inner products, whatever its dimension. O(N^3) operations, none of the size
+        Bounds that hold for every set of features with these inner products, whatever its dimension. O(N^2) operations, none of the size
         of the features.
 
     Source: paper_notes.md, C1.certificate.
@@ -462,25 +471,27 @@ def certify_gram(gram: BandedGram, *, min_norm: float | None = None) -> Curvatur
 def certify_curvature(
     features: Any, *, similarity: Literal["frame", "pixel"] = "frame", min_norm: float | None = None
 ) -> CurvatureCertificate:
-    """Bounds on the curvature of the temporal loss at these features, in O(N d) operations and with no copy of the features.
+    """Bounds on the curvature of the temporal loss at these features, in O(N d + N^2) operations and with no copy of the features.
 
     Args:
         features: (frames, ...) floating-point NumPy, JAX or PyTorch array on any device, or an iterable of frames (see `banded_gram`).
             Large arrays of float32 are summed in float32, of products or of products of differences, where the rounding margin stays below
             1/32 of the certificate, else in float64. For "pixel" one array (frames, channels, height, width).
         similarity: cosine over whole frames, or over the channels of each pixel (`certify_pixels` returns the certificate of every pixel).
-        min_norm: m, if the caller relies on ||F_t|| >= m (per pixel: on every pixel's channel vector); a shorter one is refused.
+        min_norm: m, if the caller relies on ||F_t|| >= m (per pixel: on every pixel's channel vector); one that is shorter by more than the
+            rounding of its computed norm, at most 7e-5 of it in float32, is refused.
 
     Returns:
-        upper (lambda_max <= upper), lower, spectral (||Hess L|| <= spectral) and gauss_newton (the exact norm of the Gauss-Newton matrix),
-        of the Hessian with respect to the features, in units of 1 / ||F||^2. Rounding is on the safe side.
+        upper (lambda_max <= upper), lower, spectral (||Hess L|| <= spectral) and gauss_newton (the norm of the Gauss-Newton matrix), of the
+        Hessian with respect to the features, in units of 1 / ||F||^2. Rounding is on the safe side of the bounds; gauss_newton is a value, and
+        where neighbouring frames are parallel to 1e-7 and less rounding is all that is left of it.
 
     Source: paper_notes.md, C1.certificate.
 
     Raises:
         ValueError: not of a floating-point dtype, fewer than 3 frames, fewer than 2 features a frame, frames on different devices, a frame that
-            is zero or holds NaN or infinity, or one below min_norm; per pixel the same of a pixel's channel vector. The message names the frame
-            (and the pixel), the value and the limit. An unknown similarity.
+            is (almost) zero or holds NaN or infinity, two whose squared norms are more than 2^1000 apart, or one below min_norm; per pixel the
+            same of a pixel's channel vector. The message names the frame (and the pixel), the value and the limit. An unknown similarity.
     """
     if similarity not in ("frame", "pixel"):
         raise ValueError(f"similarity = {similarity!r}; 'frame' or 'pixel' is needed")

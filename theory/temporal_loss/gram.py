@@ -22,13 +22,14 @@ import array_api_compat
 import numpy as np
 
 from theory.rounding import UNIT_ROUNDOFF, relative_budget
-from theory.temporal_loss.loss import MINIMUM_CHANNELS, MINIMUM_FRAMES
+from theory.temporal_loss.loss import MINIMUM_CHANNELS, MINIMUM_FRAMES, is_real_floating
 
 SINGLE_ROUNDOFF = float(np.finfo(np.float32).eps) / 2
 SINGLE_CHAIN = 1024
 """Products summed in float32 before float64 takes over: few, so that the worst rounding stays small."""
 SINGLE_COLUMNS = 1 << 16
 DOUBLE_COLUMNS = 1 << 13
+LEAST_COLUMNS = 1 << 6
 """Columns reduced at a time. Runs this long keep the memory streaming, and three rows of them fit a processor's second cache."""
 DIFFERENCES = 8
 """Of frames as long as these runs, taken and multiplied while they are in a cache."""
@@ -41,13 +42,17 @@ SHORT_FLOATS = ("float32", "bfloat16")
 """What is summed in float32 if asked for; bfloat16, which NumPy lacks, is float32 on the host."""
 WORTH_SAMPLING = 1 << 20
 """Of fewer features all are read in double precision in less time than the certificate takes."""
-SAMPLED_BLOCKS = 4
+SAMPLED_BLOCKS, SAMPLED_SHARE = 4, 64
 CLOSE_NEIGHBOURS = 0.75
 CLOSE_STEPS = 2.0**-12
 """Where a sample has cosines above the first, the margin of sums of products in float32 comes out above 1/32 of the certificate; where the
 error of the cosines is above this share of the least 1 - cos, that of sums of products of differences."""
 LARGEST_ERROR = 2.0**-10
 """Beyond it the first-order bounds of the certificate's rounding margin no longer hold."""
+LEAST_SQUARED_NORM = 2.0**-900
+"""Below it products of a frame's entries may have underflowed, gradually or not, and their error is no longer relative to the norms."""
+LARGEST_RATIO = 2.0**1000
+"""Of two squared norms, so that all of them are in the range of float64 when the least is scaled to 1."""
 
 Precision = Literal["single", "differences", "double"]
 
@@ -67,7 +72,8 @@ class BandedGram:
 
     Raises:
         ValueError: shapes that do not belong together, fewer than 3 frames, arrays on several devices, a squared norm that is NaN, infinite or
-            too small, a product above that of the norms (Cauchy-Schwarz), or an error outside [0, 2^-10].
+            below 2^-900, two of which one is more than 2^1000 times the other, a product above that of the norms (Cauchy-Schwarz), an error
+            outside [0, 2^-10], or cosine_errors that are not two numbers from one rounding to what follows from 2^-10.
     """
 
     squared_norms: Any
@@ -95,20 +101,25 @@ class BandedGram:
         if self.cosine_errors is None:
             object.__setattr__(self, "cosine_errors", (error_of_cosines(self.error),) * 2)
         least, largest = error_of_cosines(0.0), error_of_cosines(LARGEST_ERROR)
-        if not all(least <= cosine_error <= largest for cosine_error in self.cosine_errors):
+        given = self.cosine_errors if isinstance(self.cosine_errors, tuple | list) else ()
+        if len(given) != 2 or not all(least <= cosine_error <= largest for cosine_error in given):
             raise ValueError(f"cosine_errors = {self.cosine_errors}; two numbers in [{least:.3g}, {largest:.3g}] are needed, or none")
         self._check_norms()
         self._check_products()
 
     def _check_norms(self) -> None:
-        # Below it products of the frame's entries may have underflowed, and their error is no longer relative.
-        least = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
         for frame, value in enumerate(self.squared_norms):
-            if not (math.isfinite(value) and value >= least):
+            if not (math.isfinite(value) and value >= LEAST_SQUARED_NORM):
                 raise ValueError(
-                    f"frame {frame} has squared norm {value:g}; a finite value of at least {least:.3g} is needed, since the cosine "
-                    "similarity is undefined elsewhere: drop or repair that frame, or rescale the features"
+                    f"frame {frame} has squared norm {value:g}; a finite value of at least {LEAST_SQUARED_NORM:.3g} is needed, since the "
+                    "cosine similarity is undefined elsewhere: drop or repair that frame, or rescale the features"
                 )
+        shortest, longest = int(np.argmin(self.squared_norms)), int(np.argmax(self.squared_norms))
+        if self.squared_norms[longest] / LARGEST_RATIO > self.squared_norms[shortest]:
+            raise ValueError(
+                f"frames {shortest} and {longest} have squared norms {self.squared_norms[shortest]:g} and {self.squared_norms[longest]:g}; at "
+                f"most {LARGEST_RATIO:.3g} times the least is possible in float64: drop or rescale the shorter frame"
+            )
 
     def _check_products(self) -> None:
         norms = np.sqrt(self.squared_norms)
@@ -125,7 +136,7 @@ class BandedGram:
         return self.squared_norms.shape[0]
 
     def __add__(self, other: "BandedGram") -> "BandedGram":
-        """Inner products of the same frames over the columns of both.
+        """Inner products of the same frames over the columns of both; their `cosine_errors` are the default.
 
         The errors e_1 ||F'|| ||G'|| + e_2 ||F''|| ||G''|| are at most max(e_1, e_2) ||F|| ||G|| by Cauchy-Schwarz; the sum rounds once more.
         """
@@ -141,7 +152,7 @@ class BandedGram:
 
 def error_of_cosines(error: float) -> float:
     """How far a cosine may be off whose inner product and squared norms are off by this relative error; paper_notes.md, C1.certificate."""
-    return 2.01 * error + 8 * UNIT_ROUNDOFF
+    return 2.01 * error + 16 * UNIT_ROUNDOFF
 
 
 def _followed_by(error: float, roundings: int) -> float:
@@ -150,15 +161,16 @@ def _followed_by(error: float, roundings: int) -> float:
     return error + budget + error * budget
 
 
+def _is_bfloat16(array: Any) -> bool:
+    return str(array.dtype).removeprefix("torch.") == "bfloat16"
+
+
 def _on_host(array: Any) -> np.ndarray:
     """A NumPy view where the memory allows one, else a copy; bfloat16, which NumPy lacks, as float32, which holds it exactly."""
     if array_api_compat.is_torch_array(array):
-        xp = array_api_compat.array_namespace(array)
-        array = array.detach().cpu()
-        return (array.to(xp.float32) if array.dtype == xp.bfloat16 else array).numpy()
-    if str(getattr(array, "dtype", "")) == "bfloat16":
-        return np.asarray(array.astype(np.float32))
-    return np.asarray(array)
+        array = array.detach().cpu().resolve_conj().resolve_neg()
+        return (array.float() if _is_bfloat16(array) else array).numpy()
+    return np.asarray(array.astype(np.float32) if _is_bfloat16(np.asarray(array)) else array)
 
 
 def _check_num_frames(num_frames: int) -> None:
@@ -169,9 +181,15 @@ def _check_num_frames(num_frames: int) -> None:
 def _check_array(array: Any, name: str) -> None:
     if not array_api_compat.is_array_api_obj(array):
         raise ValueError(f"{name} is a {type(array).__name__}; pass a NumPy, JAX or PyTorch array")
-    floating = array_api_compat.array_namespace(array).isdtype(array.dtype, "real floating")
-    if not (floating or str(array.dtype) == "bfloat16"):
+    if not is_summable(array):
         raise ValueError(f"{name} has dtype {array.dtype}; a real floating-point dtype is needed, convert it first")
+    if array_api_compat.is_torch_array(array) and str(array.layout) != "torch.strided":
+        raise ValueError(f"{name} has layout {array.layout}; a dense array is needed, call to_dense() first")
+
+
+def is_summable(array: Any) -> bool:
+    """Whether an array has a dtype that is summed here: float16, bfloat16, float32, float64 or a longer one of NumPy."""
+    return _is_bfloat16(array) or (is_real_floating(array) and "float8" not in str(array.dtype))
 
 
 def _check_width(width: int, name: str) -> None:
@@ -187,7 +205,8 @@ def _columns(array: Any) -> Iterator[np.ndarray]:
 
     Inner products do not see the order of the feature axes, so they are taken in the order of the memory, where flattening copies nothing.
     """
-    if str(array_api_compat.device(array)).lower().startswith("cpu"):
+    # All of bfloat16 is not converted at once.
+    if str(array_api_compat.device(array)).lower().startswith("cpu") and not _is_bfloat16(array):
         array = _on_host(array)
         inward = sorted(range(1, array.ndim), key=lambda axis: -abs(array.strides[axis]))
         array = np.transpose(array, (0, *inward))
@@ -223,7 +242,7 @@ class _Plan:
 def _plan(matrix: np.ndarray, precision: Precision) -> _Plan:
     if precision != "double" and matrix.dtype == np.float32:
         return _Plan(np.dtype(np.float32), precision == "differences", SINGLE_COLUMNS, SINGLE_CHAIN, SINGLE_ROUNDOFF)
-    columns = min(DOUBLE_COLUMNS, max(SINGLE_CHAIN, BLOCK_BYTES // (8 * matrix.shape[0])))
+    columns = min(DOUBLE_COLUMNS, max(LEAST_COLUMNS, BLOCK_BYTES // (8 * matrix.shape[0])))
     return _Plan(np.dtype(np.float64), precision == "differences", columns, columns, UNIT_ROUNDOFF)
 
 
@@ -277,6 +296,10 @@ def _reduce_chains(matrix: np.ndarray, plan: _Plan) -> np.ndarray:
     rows = min(DIFFERENCES + 1, num_frames - 1) if plan.differences else num_frames
 
     def work(worker: int) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # of this thread; infinity and NaN are reported with their frame
+            reduce_share(worker)
+
+    def reduce_share(worker: int) -> None:
         # One buffer a worker: fresh memory for every block costs more than the conversion.
         buffer = None if as_it_lies and not plan.differences else np.empty((rows, min(plan.columns, width)), plan.dtype)
         for start in starts[worker::workers]:
@@ -306,15 +329,18 @@ def _reduce(matrix: np.ndarray, precision: Precision) -> tuple[np.ndarray, float
     if whole:
         sums = _reduce_chains(matrix[:, :whole], plan)
         error = _followed_by(relative_budget(plan.roundings, plan.roundoff), whole // plan.chain)
-    if whole < width:
-        rest = dataclasses.replace(plan, dtype=np.dtype(np.float64), columns=width - whole, chain=width - whole, roundoff=UNIT_ROUNDOFF)
-        sums = sums + _reduce_chains(matrix[:, whole:].astype(np.float64), rest)
+    # What no chain is filled with, in float64 and again not too many columns at a time.
+    length = min(width - whole, max(LEAST_COLUMNS, BLOCK_BYTES // (8 * matrix.shape[0])))
+    for start in range(whole, width, max(length, 1)):
+        block = matrix[:, start : start + length].astype(np.float64)
+        rest = dataclasses.replace(plan, dtype=block.dtype, columns=block.shape[1], chain=block.shape[1], roundoff=UNIT_ROUNDOFF)
+        sums = sums + _reduce_chains(block, rest)
         error = _followed_by(max(error, relative_budget(rest.roundings)), 1)
     return sums, error
 
 
 def banded_gram(features: Any, *, precision: Precision = "double") -> BandedGram:
-    """Inner products of each frame with itself and its next two, reading the features once.
+    """Inner products of each frame with itself and its next two, reading the features once (twice where `precision` is passed over).
 
     Args:
         features: (frames, ...) floating-point NumPy, JAX or PyTorch array; or an iterable of frames (...), which are reduced one at a time
@@ -330,7 +356,8 @@ def banded_gram(features: Any, *, precision: Precision = "double") -> BandedGram
 
     Raises:
         ValueError: not of a floating-point dtype, fewer than 3 frames, fewer than 2 features a frame, a frame whose squared norm is NaN,
-            infinite or zero, or (iterable) a frame whose shape, dtype or device is not that of frame 0. The message names the frame.
+            infinite or below 2^-900, two whose squared norms are more than 2^1000 apart, or (iterable) a frame whose shape, dtype or device is
+            not that of frame 0. The message names the frame.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision = {precision!r}; one of {', '.join(map(repr, get_args(Precision)))} is needed")
@@ -382,6 +409,7 @@ def _from_differences(
         error: each of the three is off by at most this times the norms of its two factors, ..
         least: .. or times this, the square of a norm, where that is larger and products may have underflowed.
     """
+    error = error + 8 * UNIT_ROUNDOFF  # the roundings of what follows
     norms = np.sqrt(squared_norms)
     steps = np.sqrt(np.maximum(squared_steps, least))
     squared_chords = (squared_steps, squared_steps[:-1] + squared_steps[1:] + 2 * step_products)
@@ -398,7 +426,7 @@ def _from_differences(
 
 
 def advised_precision(features: Any) -> Precision:
-    """In which precision to read an array of features that is to be certified, guessed from a few of them, less than a hundredth of many.
+    """In which precision to read an array of features that is to be certified, guessed from some of them, at most one in 64.
 
     The guess is the fastest whose rounding margin is likely to be a small share of the certificate, which is about the least sine squared of
     neighbouring frames. Nothing that is certified may rest on it.
@@ -406,7 +434,7 @@ def advised_precision(features: Any) -> Precision:
     if str(features.dtype).removeprefix("torch.") not in SHORT_FLOATS or math.prod(features.shape) < WORTH_SAMPLING:
         return "double"
     matrix = next(_columns(features))
-    length = min(SINGLE_CHAIN, matrix.shape[1])
+    length = max(1, min(SINGLE_CHAIN, matrix.shape[1] // (SAMPLED_BLOCKS * SAMPLED_SHARE)))
     starts = np.unique(np.linspace(0, matrix.shape[1] - length, SAMPLED_BLOCKS).astype(int))
     sample = np.concatenate([matrix[:, start : start + length] for start in starts], axis=1, dtype=np.float64)
     with np.errstate(all="ignore"):  # what is not finite, or zero, is reported by whoever reads all of it
@@ -457,6 +485,7 @@ class GramStream:
         for products, earlier in zip((self.squared_norms, self.neighbours, self.second_neighbours), self._held, strict=False):
             product, self._error = _dot(earlier, self._held[0])
             products.append(product)
+        self._held = self._held[:2]
 
     def gram(self) -> BandedGram:
         """The inner products of all frames so far.
@@ -477,7 +506,8 @@ def _gram_of_frames(frames: Iterable[Any]) -> BandedGram:
 
 def _dot(left: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Inner product of two host vectors in float64, and its error relative to the norms."""
-    chain = 2 * DOUBLE_COLUMNS
+    # BLAS shares out longer ones between its threads, and the sum would depend on how many they are.
+    chain = DOUBLE_COLUMNS
     starts = range(0, left.size, chain)
     with np.errstate(over="ignore", invalid="ignore"):
         parts = [np.dot(left[k : k + chain].astype(np.float64), right[k : k + chain].astype(np.float64)) for k in starts]

@@ -25,6 +25,14 @@ def _has_values(array: Any) -> bool:
     return not isinstance(array, jax.core.Tracer) and str(getattr(array, "device", "")) != "meta"
 
 
+def is_real_floating(array: Any) -> bool:
+    """Whether an array's library knows its dtype as a real floating-point one."""
+    try:
+        return bool(array_api_compat.array_namespace(array).isdtype(array.dtype, "real floating"))
+    except TypeError:  # of a dtype that the library does not know, as bfloat16 or float8 in NumPy
+        return False
+
+
 def _check_one_array(features: Any) -> None:
     if array_api_compat.is_array_api_obj(features):
         return
@@ -62,7 +70,7 @@ def check_features(features: Any, *, pixelwise: bool = False, epsilon: float = 0
     """
     _check_one_array(features)
     xp = array_api_compat.array_namespace(features)
-    if not xp.isdtype(features.dtype, "real floating"):
+    if not is_real_floating(features):
         raise ValueError(
             f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first"
         )

@@ -17,7 +17,7 @@ import numpy as np
 
 from theory.rounding import UNIT_ROUNDOFF, relative_budget
 from theory.temporal_loss.certificate import CurvatureCertificate, bounds_in_units
-from theory.temporal_loss.gram import _on_host
+from theory.temporal_loss.gram import LARGEST_RATIO, LEAST_SQUARED_NORM, _on_host, is_summable
 from theory.temporal_loss.loss import MINIMUM_CHANNELS, MINIMUM_FRAMES
 
 ENTRIES_AT_A_TIME = 1 << 20
@@ -68,8 +68,7 @@ def _check(features: Any) -> None:
             "(frames, channels, height, "
             "width), on one device"
         )
-    floating = array_api_compat.array_namespace(features).isdtype(features.dtype, "real floating")
-    if not (floating or str(features.dtype) == "bfloat16"):
+    if not is_summable(features):
         raise ValueError(
             f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first"
         )
@@ -102,15 +101,19 @@ def _rows(features: Any) -> Iterator[np.ndarray]:
 def _check_norms(squared_norms: np.ndarray, width: int, min_norm: float | None) -> None:
     """Name the first frame and pixel whose channel vector is dead, or shorter than min_norm; squared norms are (frames,
     pixels)."""
-    # Below it products of the entries may have underflowed, and their error is no longer relative.
-    least = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
-    for frame, place in np.argwhere(~(np.isfinite(squared_norms) & (squared_norms >= least))):
+    for frame, place in np.argwhere(~(np.isfinite(squared_norms) & (squared_norms >= LEAST_SQUARED_NORM))):
         raise ValueError(
             f"frame {frame}, pixel {divmod(int(place), width)} has squared norm {squared_norms[frame, place]:g}; a "
             "finite value of at least "
-            f"{least:.3g} is needed, since the cosine similarity is undefined elsewhere: the pixel is dead, leave it "
+            f"{LEAST_SQUARED_NORM:.3g} is needed, since the cosine similarity is undefined elsewhere: the pixel is dead, leave it "
             "out or repair it "
-            "(theory.temporal_loss.dead_pixels lists all such pixels)"
+            "(theory.temporal_loss.dead_pixels(features, min_norm=2**-450) lists all such pixels)"
+        )
+    for (place,) in np.argwhere(np.max(squared_norms, axis=0) / LARGEST_RATIO > np.min(squared_norms, axis=0)):
+        raise ValueError(
+            f"pixel {divmod(int(place), width)} has squared norms from {np.min(squared_norms[:, place]):g} to "
+            f"{np.max(squared_norms[:, place]):g} in its frames; at most {LARGEST_RATIO:.3g} times the least is possible in "
+            "float64: leave it out or rescale it"
         )
     if min_norm is None:
         return

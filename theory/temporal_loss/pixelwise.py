@@ -32,7 +32,7 @@ from theory.evidence import Evidence
 from theory.rounding import relative_budget
 from theory.temporal_loss import instances
 from theory.temporal_loss.hessian import extremal_frames, hessian_constant, hessian_norm
-from theory.temporal_loss.loss import check_features, temporal_loss
+from theory.temporal_loss.loss import check_features, is_real_floating, temporal_loss
 
 SIZES: tuple[Size, ...] = tuple(
     (("num_frames", num_frames), ("channels", channels), ("pixels", 2)) for num_frames, channels in ((3, 2), (4, 2))
@@ -61,7 +61,7 @@ def dead_pixels(features: Any, *, min_norm: float = 0.0) -> list[tuple[int, int,
             f"features have shape {getattr(features, 'shape', None)}; (frames, channels, height, width) is needed"
         )
     xp = array_api_compat.array_namespace(features)
-    if not xp.isdtype(features.dtype, "real floating"):
+    if not is_real_floating(features):
         raise ValueError(
             f"features have dtype {features.dtype}; a real floating-point dtype is needed, convert them first"
         )

@@ -1,5 +1,8 @@
 """The certificate against dense and reduced Hessians, by kind of features, in every array library, streamed, and with bad input."""
 
+import os
+import subprocess
+import sys
 import tracemalloc
 
 import hypothesis
@@ -297,7 +300,31 @@ def test_short_floats_are_summed_exactly(dtype):
 
 def test_bfloat16_of_jax():
     features = jnp.asarray(np.random.default_rng(3).standard_normal((4, 300)), dtype=jnp.bfloat16)
-    assert certify_curvature(features) == certify_curvature(np.asarray(features, dtype=np.float64))
+    wide = np.asarray(features, dtype=np.float64)
+    assert certify_curvature(features) == certify_curvature(np.asarray(features)) == certify_curvature(wide)
+    assert certify_curvature(list(features)) == certify_curvature(list(np.asarray(features))) == certify_curvature(list(wide))
+
+
+def test_views_of_torch_with_a_sign_or_a_conjugate_pending():
+    features = torch.from_numpy(np.random.default_rng(3).standard_normal((2, 4, 300)))
+    pending = torch.complex(*features).conj().imag
+    assert pending.is_neg()
+    assert certify_curvature(pending) == certify_curvature(-features[1])
+
+
+def test_margin_is_all_that_rounding_adds():
+    """An error of the inner products alone, with cosines that are known better, scales the bound."""
+    entries = (np.ones(3), np.array([0.3, -0.2]), np.array([0.1]))
+    exact, rough = (certify_gram(BandedGram(*entries, error, (1e-14, 1e-14))) for error in (2.0**-53, 2.0**-10))
+    assert rough.upper > exact.upper
+    assert rough.upper - rough.margin <= exact.upper
+
+
+def test_norms_as_far_apart_as_float64_holds():
+    features = np.random.default_rng(0).standard_normal((4, 8)) * np.array([[1e-75], [1.0], [1e70], [1.0]])
+    certificate = certify_curvature(features)
+    assert np.isfinite(certificate.upper) and certificate.upper > 0
+    assert np.isfinite(certificate.lower) and certificate.gauss_newton >= 0
 
 
 @hypothesis.given(st.integers(0, 2**31 - 1), st.floats(-8, 8))
@@ -318,6 +345,61 @@ def test_nothing_of_the_size_of_the_features_is_allocated():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak <= 0.3 * features.nbytes
+
+
+def test_nothing_of_the_size_of_many_short_frames_is_allocated():
+    """Frames of fewer features than are summed in float32 at a time."""
+    features = np.random.default_rng(4).standard_normal((16_000, 1023), dtype=np.float32)
+    tracemalloc.start()
+    banded_gram(features)
+    gram.advised_precision(features)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= 0.4 * features.nbytes
+
+
+def test_bfloat16_is_converted_a_piece_at_a_time(monkeypatch):
+    features = torch.from_numpy(np.random.default_rng(4).standard_normal((8, 1 << 20), dtype=np.float32)).to(torch.bfloat16)
+    whole = banded_gram(features.double())
+    sizes, on_host = [], gram._on_host
+
+    def recorded(array):
+        sizes.append(np.prod(array.shape))
+        return on_host(array)
+
+    monkeypatch.setattr(gram, "_on_host", recorded)
+    pieces = banded_gram(features)
+    gram.advised_precision(features)
+    assert pieces.squared_norms == pytest.approx(whole.squared_norms, rel=pieces.error + whole.error)
+    assert max(sizes) <= features.numel() / 2
+
+
+@pytest.mark.parametrize("read", ["features", "iter(features)"])
+def test_same_sums_whatever_the_number_of_threads_of_blas(read):
+    code = (
+        "import numpy as np\n"
+        "from theory.temporal_loss.gram import banded_gram\n"
+        "features = np.random.default_rng(0).standard_normal((4, 1 << 19), dtype=np.float32)\n"
+        f"sums = banded_gram({read})\n"
+        "print(*(value.hex() for value in (*sums.squared_norms, *sums.neighbours, *sums.second_neighbours)))"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"OPENBLAS_NUM_THREADS": threads}, capture_output=True, text=True, check=True
+        ).stdout
+        for threads in ("1", "2")
+    ]
+    assert printed[0] and printed[0] == printed[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_values_out_of_range_are_no_warnings_on_any_thread(monkeypatch, workers):
+    monkeypatch.setattr(gram, "_num_workers", lambda: workers)
+    features = np.random.default_rng(0).standard_normal((4, 1 << 20))
+    assert certify_curvature((1e30 * features).astype(np.float32)).upper > 0
+    features[1, 7] = 1e200
+    with pytest.raises(ValueError, match="frame 1 has squared norm inf"):
+        certify_curvature(features)
 
 
 def test_same_features_same_certificate():
@@ -350,6 +432,9 @@ def changed(frame: int, value: float) -> np.ndarray:
         (changed(3, np.inf), {}, "frame 3 has squared norm inf"),
         (changed(2, 0.0), {}, "frame 2 has squared norm 0"),
         (changed(2, 1e-160), {}, "frame 2 has squared norm"),
+        (changed(2, 1e-160) * 1e60, {}, "frames 2 and . have squared norms"),
+        (torch.ones((4, 10), dtype=torch.float8_e5m2), {}, "dtype torch.float8_e5m2"),
+        (torch.ones((4, 10)).to_sparse(), {}, "layout torch.sparse_coo"),
         (changed(2, 1e-3), {"min_norm": 0.1}, r"frame 2 has norm 0\.00316.*below min_norm = 0\.1"),
         (GOOD, {"min_norm": 0.0}, "min_norm = 0.0"),
         (GOOD, {"min_norm": float("nan")}, "min_norm = nan"),
@@ -374,6 +459,9 @@ def test_bad_features(features, options, message):
         ((np.ones(4), np.zeros(3), np.zeros(2), 0.1), "error = 0.1"),
         ((np.ones(4), np.zeros(3), np.zeros(2), 1e-6, (1e-6, -1.0)), r"cosine_errors = \(1e-06, -1.0\)"),
         ((np.ones(4), np.zeros(3), np.zeros(2), 1e-6, (np.nan, 1e-6)), r"cosine_errors = \(nan, 1e-06\)"),
+        ((np.ones(4), np.zeros(3), np.zeros(2), 1e-6, 1e-6), "cosine_errors = 1e-06; two numbers"),
+        ((np.ones(4), np.zeros(3), np.zeros(2), 1e-6, (1e-6,)), r"cosine_errors = \(1e-06,\)"),
+        ((np.array([1, 1e-160, 1, 1e160]), np.zeros(3), np.zeros(2)), "frames 1 and 3 have squared norms 1e-160 and 1e\\+160"),
         ((torch.ones(4), torch.ones(3, device="meta"), torch.ones(2)), "on devices cpu, meta, cpu"),
     ],
 )

@@ -174,6 +174,11 @@ def test_bad_features_are_refused_by_name(convert, features, similarity, words):
         assert word in str(error.value)
 
 
+def test_dtype_that_numpy_does_not_know():
+    with pytest.raises(ValueError, match="dtype bfloat16"):
+        temporal_loss(np.ones((4, 3), dtype=jnp.bfloat16))
+
+
 @pytest.mark.parametrize(
     ("features", "words"),
     [

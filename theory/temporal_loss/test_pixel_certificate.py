@@ -110,8 +110,9 @@ def changed(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("features", "options", "words"),
     [
-        (changed(0.0), {}, ["frame 2, pixel (1, 0)", "squared norm 0;", "at least 1e-292", "dead"]),
-        (changed(1e-160), {}, ["frame 2, pixel (1, 0)", "at least 1e-292"]),
+        (changed(0.0), {}, ["frame 2, pixel (1, 0)", "squared norm 0;", "at least 1.18e-271", "dead"]),
+        (changed(1e-160), {}, ["frame 2, pixel (1, 0)", "at least 1.18e-271"]),
+        (changed(1e-160) * 1e60, {}, ["pixel (1, 0) has squared norms from", "1.07e+301 times"]),
         (changed(np.nan), {}, ["frame 2, pixel (1, 0)", "nan"]),
         (changed(np.inf), {}, ["frame 2, pixel (1, 0)", "inf"]),
         (changed(1e-3), {"min_norm": 0.1}, ["frame 2, pixel (1, 0)", "norm 0.00173205", "below min_norm = 0.1"]),
