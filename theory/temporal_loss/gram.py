@@ -347,9 +347,9 @@ def banded_gram(features: Any, *, precision: Precision = "double") -> BandedGram
             while two are held. From another device than the host they are fetched in pieces.
         precision: "double" sums in float64 the exact products of shorter floats. "single" sums up to 1024 float32 products in float32 before
             float64 takes over: two to three times as fast, with an `error` up to 7e-5. "differences" does so with the differences of
-            neighbouring frames: the `cosine_error` is about 1e-4 times the largest 1 - cos instead, small where all neighbours are close.
-            Both concern arrays of float32 and bfloat16 only, and are passed over where products leave the range of float32, or differences
-            are too long.
+            neighbouring frames: the `cosine_errors` are about 1e-4 times the largest 1 - cos, small where all neighbours are close. Both
+            concern arrays of float32 and bfloat16 only, and are passed over where products leave the range of float32, or differences are
+            too long.
 
     Returns:
         The inner products and a bound on their rounding error.
