@@ -158,7 +158,7 @@ def _geometry(
     back = xp.stack([radial, _quotient(xp, first + root, scale), _quotient(xp, mixed, scale)], axis=1)
     ahead = xp.stack([radial, _quotient(xp, mixed, scale), _quotient(xp, second + root, scale)], axis=1)
     # |sqrt(G) - sqrt(H)| <= min(sqrt(|G - H|), |G - H| / sqrt(lambda_min(H))); lambda_min = det / lambda_max >= det / trace.
-    gram_error = gram_error + cosine_errors[0] + xp.where(hidden, gram_error + 2 * cosine_errors[0], 0.0)
+    gram_error = gram_error + cosine_errors[0] + lift
     # The error of an outer frame is that of a length.
     least = _quotient(xp, root**2, trace) + outer * trace
     plane_error = gram_error / xp.sqrt(xp.maximum(least, gram_error))

@@ -161,8 +161,12 @@ def _followed_by(error: float, roundings: int) -> float:
     return error + budget + error * budget
 
 
+def _dtype_name(array: Any) -> str:
+    return str(array.dtype).removeprefix("torch.")
+
+
 def _is_bfloat16(array: Any) -> bool:
-    return str(array.dtype).removeprefix("torch.") == "bfloat16"
+    return _dtype_name(array) == "bfloat16"
 
 
 def _on_host(array: Any) -> np.ndarray:
@@ -170,7 +174,8 @@ def _on_host(array: Any) -> np.ndarray:
     if array_api_compat.is_torch_array(array):
         array = array.detach().cpu().resolve_conj().resolve_neg()
         return (array.float() if _is_bfloat16(array) else array).numpy()
-    return np.asarray(array.astype(np.float32) if _is_bfloat16(np.asarray(array)) else array)
+    array = np.asarray(array)
+    return array.astype(np.float32) if _is_bfloat16(array) else array
 
 
 def _check_num_frames(num_frames: int) -> None:
@@ -239,11 +244,15 @@ class _Plan:
         return self.chain + 1 + 2 * self.differences
 
 
-def _plan(matrix: np.ndarray, precision: Precision) -> _Plan:
-    if precision != "double" and matrix.dtype == np.float32:
-        return _Plan(np.dtype(np.float32), precision == "differences", SINGLE_COLUMNS, SINGLE_CHAIN, SINGLE_ROUNDOFF)
-    columns = min(DOUBLE_COLUMNS, max(LEAST_COLUMNS, BLOCK_BYTES // (8 * matrix.shape[0])))
-    return _Plan(np.dtype(np.float64), precision == "differences", columns, columns, UNIT_ROUNDOFF)
+def _converted_columns(num_frames: int, most: int) -> int:
+    return min(most, max(LEAST_COLUMNS, BLOCK_BYTES // (8 * num_frames)))
+
+
+def _plan(num_frames: int, precision: Precision) -> _Plan:
+    if precision == "double":
+        columns = _converted_columns(num_frames, DOUBLE_COLUMNS)
+        return _Plan(np.dtype(np.float64), False, columns, columns, UNIT_ROUNDOFF)
+    return _Plan(np.dtype(np.float32), precision == "differences", SINGLE_COLUMNS, SINGLE_CHAIN, SINGLE_ROUNDOFF)
 
 
 def _dots(rows: np.ndarray, sums: np.ndarray) -> None:
@@ -295,18 +304,16 @@ def _reduce_chains(matrix: np.ndarray, plan: _Plan) -> np.ndarray:
     as_it_lies = matrix.dtype == plan.dtype and matrix.strides[1] == plan.dtype.itemsize
     rows = min(DIFFERENCES + 1, num_frames - 1) if plan.differences else num_frames
 
-    def work(worker: int) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):  # of this thread; infinity and NaN are reported with their frame
-            reduce_share(worker)
+    reduce = _reduce_differences if plan.differences else _reduce_products
 
-    def reduce_share(worker: int) -> None:
+    def work(worker: int) -> None:
         # One buffer a worker: fresh memory for every block costs more than the conversion.
         buffer = None if as_it_lies and not plan.differences else np.empty((rows, min(plan.columns, width)), plan.dtype)
-        for start in starts[worker::workers]:
-            block = matrix[:, start : start + plan.columns]
-            chains = sums[:, start // plan.chain : (start + block.shape[1]) // plan.chain]
-            reduce = _reduce_differences if plan.differences else _reduce_products
-            reduce(block, chains, plan, None if buffer is None else buffer[:, : block.shape[1]])
+        with np.errstate(over="ignore", invalid="ignore"):  # of this thread; infinity and NaN are reported with their frame
+            for start in starts[worker::workers]:
+                block = matrix[:, start : start + plan.columns]
+                chains = sums[:, start // plan.chain : (start + block.shape[1]) // plan.chain]
+                reduce(block, chains, plan, None if buffer is None else buffer[:, : block.shape[1]])
 
     if workers == 1:
         work(0)
@@ -323,15 +330,15 @@ def _reduce(matrix: np.ndarray, precision: Precision) -> tuple[np.ndarray, float
     They are the inner products at distance 0, 1 and 2, or with "differences" ||F_t||^2, ||d_t||^2 and <d_t, d_{t+1}>.
     """
     width = matrix.shape[1]
-    plan = _plan(matrix, precision)
+    plan = _plan(matrix.shape[0], precision)
     whole = width - width % plan.chain
     sums, error = np.zeros((3, matrix.shape[0])), 0.0
     if whole:
         sums = _reduce_chains(matrix[:, :whole], plan)
         error = _followed_by(relative_budget(plan.roundings, plan.roundoff), whole // plan.chain)
     # What no chain is filled with, in float64 and again not too many columns at a time.
-    length = min(width - whole, max(LEAST_COLUMNS, BLOCK_BYTES // (8 * matrix.shape[0])))
-    for start in range(whole, width, max(length, 1)):
+    length = _converted_columns(matrix.shape[0], plan.chain)
+    for start in range(whole, width, length):
         block = matrix[:, start : start + length].astype(np.float64)
         rest = dataclasses.replace(plan, dtype=block.dtype, columns=block.shape[1], chain=block.shape[1], roundoff=UNIT_ROUNDOFF)
         sums = sums + _reduce_chains(block, rest)
@@ -379,7 +386,7 @@ def check_array(features: Any) -> None:
 
 def _gram_of_array(features: Any, precision: Precision) -> BandedGram:
     check_array(features)
-    if str(features.dtype).removeprefix("torch.") not in SHORT_FLOATS:
+    if _dtype_name(features) not in SHORT_FLOATS:
         precision = "double"
     with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are reported with their frame
         parts = [_reduce(matrix, precision) for matrix in _columns(features)]
@@ -403,7 +410,7 @@ def _from_differences(
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
     """<F_t, F_{t+1}>, <F_t, F_{t+2}> and the errors of their cosines from ||F_t||^2, ||d_t||^2 and <d_t, d_{t+1}>.
 
-    Source: paper_notes.md, C1.certificate, "Rounding".
+    Source: paper_notes.md, C1.certificate, "Sums of differences".
 
     Args:
         error: each of the three is off by at most this times the norms of its two factors, ..
@@ -431,7 +438,7 @@ def advised_precision(features: Any) -> Precision:
     The guess is the fastest whose rounding margin is likely to be a small share of the certificate, which is about the least sine squared of
     neighbouring frames. Nothing that is certified may rest on it.
     """
-    if str(features.dtype).removeprefix("torch.") not in SHORT_FLOATS or math.prod(features.shape) < WORTH_SAMPLING:
+    if _dtype_name(features) not in SHORT_FLOATS or math.prod(features.shape) < WORTH_SAMPLING:
         return "double"
     matrix = next(_columns(features))
     length = max(1, min(SINGLE_CHAIN, matrix.shape[1] // (SAMPLED_BLOCKS * SAMPLED_SHARE)))
