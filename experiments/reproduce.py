@@ -2,71 +2,51 @@
 changed for.
 """
 
+import dataclasses
 import functools
-import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 import theory
-from experiments import stages
+from experiments import interrupts, stages
+from experiments.editor.clips import locate_clip
 from experiments.editor.evidence import to_evidence
-from experiments.editor.pipeline import SHIPPED_WEIGHTS
-from experiments.files import whole_file
+from experiments.engine import Engine, Interruptible, Observer, Progress, Silent, blamed, name_inputs
+from experiments.errors import UserError
+from experiments.files import make_folder, sweep, write_bytes, write_text
+from experiments.opened_files import digest_file
 from experiments.report import audit, outcomes
 from experiments.report.page import write_report
 from experiments.settings import Settings
 from experiments.stages import Context
-from experiments.store import (
-    Draft,
-    Entry,
-    Store,
-    canonical_json,
-    digest_file,
-    digest_folder,
-    library_versions,
-    source_digest,
-)
+from experiments.store import Draft, Entry, Store, canonical_json, source_digest
 from experiments.studies import LADDER, NAMES, Study, describe, find_study
 from experiments.studies.style import STYLE_FILE, write_figure
+from experiments.threads import choose_threads, limited
 from theory import ladder
 from theory.claim import Claim
 from theory.compilation import release_compiled_programs
 
-# These decide which computation is made, through values that are part of the key, or how its result is drawn.
-PLUMBING = ("experiments.settings", "experiments.store", "experiments.studies", "experiments.studies.style")
+# These decide which computation is made, through values that are part of the key, how its result is drawn or stored, or
+# what is said when it fails.
+PLUMBING = (
+    "experiments.engine",
+    "experiments.errors",
+    "experiments.files",
+    "experiments.opened_files",
+    "experiments.settings",
+    "experiments.store",
+    "experiments.studies",
+    "experiments.studies.style",
+)
+DECIDING = ("clip", "adapter", "evidence")
+"""The stages that a claim's ladder needs."""
 FIGURE_SUFFIXES = (".json", ".pdf", ".png")
-
-
-class Observer(Protocol):
-    """Who watches a run."""
-
-    def stage(self, name: str, title: str) -> Callable[[int, int], None]:
-        """A stage begins; the result is called with (steps done, steps in all)."""
-
-    def finished(self, name: str, reused: bool) -> None:
-        """The stage is done, or was there already."""
-
-    def note(self, line: str) -> None:
-        """Something worth a line."""
-
-
-class Silent:
-    """Watches nothing."""
-
-    def stage(self, name: str, title: str) -> Callable[[int, int], None]:
-        return lambda done, total: None
-
-    def finished(self, name: str, reused: bool) -> None:
-        pass
-
-    def note(self, line: str) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -191,51 +171,38 @@ def _merge(first: ladder.RungResult, second: ladder.RungResult) -> ladder.RungRe
     )
 
 
-def weights_digest(pipeline: str | None) -> str:
-    """What identifies the weights: the digest of a local folder, or the hub id itself."""
-    folder = SHIPPED_WEIGHTS if pipeline is None else Path(pipeline)
-    return digest_folder(folder) if folder.is_dir() else str(pipeline)
-
-
 class _Run:
     """The stages of one run, made or reused in order."""
 
     def __init__(self, settings: Settings, store: Store, observer: Observer) -> None:
-        self.settings = settings
-        self.store = store
+        self.asked = settings
         self.observer = observer
-        self.entries: dict[str, Entry] = {}
-        self.base = {"versions": library_versions(), "weights": weights_digest(settings.pipeline)}
-        self.video = None if settings.video is None else digest_of(settings.video)
+        clip = settings.video if settings.video is not None else locate_clip(settings.clip)
+        inputs = name_inputs(settings.pipeline, clip)
+        self.threads = choose_threads(inputs.pipeline, settings.threads)
+        self.inputs = inputs
+        self.engine = Engine(store, Interruptible(observer), inputs, self.threads)
+        self.entries = self.engine.entries
+        # What a hub id stood for when the run began.
+        self.settings = dataclasses.replace(settings, pipeline=str(inputs.pipeline))
 
     def fetch(self, stage: Stage) -> Entry:
-        ingredients = {
-            "stage": stage.name,
-            "settings": self.settings.select(stage.settings),
-            "inputs": {name: self.entries[name].key for name in stage.needs},
-            "source": source_digest(stage.roots, exclude=PLUMBING),
-            **self.base,
-        }
+        values = self.settings.select(tuple(name for name in stage.settings if name != "pipeline"))
+        ingredients: dict[str, Any] = {"source": source_digest(stage.roots, exclude=PLUMBING)}
+        if "pipeline" in stage.settings:
+            ingredients["weights"] = self.inputs.digests["weights"]
         if "video" in stage.settings:
-            ingredients["video"] = self.video
-        progress = self.observer.stage(stage.name, stage.title)
-        scratch = self.store.folder / f"{stage.name}-{self.store.key(ingredients)[:16]}.state"
+            ingredients["video"] = self.inputs.digests["video"]
+            values["video"] = self.asked.video and Path(self.asked.video).name
+        ingredients["settings"] = values
 
-        def make(draft: Draft) -> None:
-            stage.make(Context(self.settings, self.entries, draft, scratch, progress))
+        def make(draft: Draft, scratch: Path, progress: Progress) -> None:
+            with blamed(stage.title, self.settings.device, "try fewer --frames"):
+                stage.make(Context(self.settings, self.entries, draft, scratch, progress))
 
-        entry, reused = self.store.fetch(stage.name, ingredients, make)
-        scratch.unlink(missing_ok=True)
-        self.observer.finished(stage.name, reused)
+        entry = self.engine.fetch(stage.name, stage.title, stage.needs, ingredients, make)
         release_compiled_programs()
-        self.entries[stage.name] = entry
         return entry
-
-
-def digest_of(path: str | Path) -> str:
-    """Digest of a file, or of a folder's files."""
-    path = Path(path)
-    return digest_folder(path) if path.is_dir() else digest_file(path)
 
 
 def chosen_claims(settings: Settings) -> tuple[Claim, ...]:
@@ -272,59 +239,75 @@ def reproduce(
     claims = chosen_claims(settings)
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder")
+        raise UserError(f"{out} is a file", remedy="give a folder")
     store = Store(out / "store", observer.note)
+    # What the call names is looked at before anything is written.
+    run = _Run(settings, store, observer)
     with store.lock():
-        run = _Run(settings, store, observer)
-        for stage in _STAGES:
-            run.fetch(stage)
-        for warning in stages.similarity_warnings(run.entries["features"].values):
-            observer.note(f"warning: {warning}")
-        drawings = []
-        for name in NAMES:
-            study = find_study(name)
-            drawings.append((name, describe(study, run.fetch(_study_stage(study)).values)))
-        records = []
-        for claim in claims:
-            rungs = [*run.fetch(_ladder_stage(claim)).values, run.fetch(_reality_stage(claim)).values]
-            record = audit.claim_record(claim, rungs)
-            records.append({**record, "figure": f"claim_{claim.id}"})
-            drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
-        result = audit.build_audit(
-            records, [{"name": name, **content} for name, content in drawings], _describe_run(run)
-        )
-        _write_figures(run, drawings, out / "figures")
-        _write_text(out / "audit.json", canonical_json(result))
+        observer.note(f"networks run on {run.threads}")
+        sweep(out)
+        with limited(run.threads.count):
+            result = _results(run, claims, out)
+        write_text(out / "audit.json", canonical_json(result))
         write_report(out)
         if figures is not None:
-            _publish(out, Path(figures), [name for name, _ in drawings])
+            _publish(out, Path(figures), [figure["name"] for figure in result["figures"]])
+    interrupts.check()
     return result
 
 
+def _results(run: _Run, claims: Sequence[Claim], out: Path) -> dict[str, Any]:
+    """Every stage that is asked for, and the figures; the content of audit.json."""
+    # A claim is decided by its ladder and the evidence; edit, features and studies illustrate the whole.
+    is_whole = run.settings.claims is None
+    for stage in _STAGES:
+        if is_whole or stage.name in DECIDING:
+            run.fetch(stage)
+    drawings = []
+    if is_whole:
+        for warning in stages.similarity_warnings(run.entries["features"].values):
+            run.observer.note(f"warning: {warning}")
+        for name in NAMES:
+            study = find_study(name)
+            drawings.append((name, describe(study, run.fetch(_study_stage(study)).values)))
+    records = []
+    for claim in claims:
+        rungs = [*run.fetch(_ladder_stage(claim)).values, run.fetch(_reality_stage(claim)).values]
+        record = audit.claim_record(claim, rungs)
+        records.append({**record, "figure": f"claim_{claim.id}"})
+        drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
+    _write_figures(run, drawings, out / "figures")
+    return audit.build_audit(
+        records, [{"name": name, **content} for name, content in drawings], _describe_run(run)
+    )
+
+
 def _describe_run(run: _Run) -> dict[str, Any]:
-    settings = run.settings.select(tuple(Settings.__dataclass_fields__))
+    settings = run.asked.select(tuple(Settings.__dataclass_fields__))
     # A path says where a file lay on one machine; its name and digest say what it was.
     for name in ("video", "pipeline"):
         if settings[name] is not None and Path(settings[name]).exists():
             settings[name] = Path(settings[name]).name
-    edited = run.entries["edit"].values
+    edited = run.entries["edit"].values if "edit" in run.entries else None
+    shown = ("trace_layer", "similarities", "temporal_losses", "relative_reconstruction_error", "noise_rms")
     return {
         "settings": settings,
-        "versions": {"python": ".".join(map(str, sys.version_info[:3])), **run.base["versions"]},
+        "versions": run.engine.versions,
+        "threads": run.threads.count,
         "device": run.settings.device,
-        "weights": run.base["weights"],
-        "clip": {**run.entries["clip"].values, "video_sha256": run.video},
-        "edit": {
-            name: edited[name]
-            for name in ("trace_layer", "similarities", "temporal_losses", "relative_reconstruction_error", "noise_rms")
-        },
+        "weights": run.inputs.digests["weights"],
+        "revision": run.inputs.revision,
+        "clip": {**run.entries["clip"].values, "video_sha256": run.inputs.digests["video"]},
+        "edit": None if edited is None else {name: edited[name] for name in shown},
         "adapter": run.entries["adapter"].values,
     }
 
 
 def _write_figures(run: _Run, drawings: Sequence[tuple[str, Mapping[str, Any]]], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    progress = run.observer.stage("figures", "Draw the figures")
+    make_folder(folder)
+    sweep(folder)
+    observer = run.engine.observer
+    progress = observer.stage("figures", "Draw the figures")
     all_reused = True
     for number, (name, content) in enumerate(drawings):
         # Drawing takes half a second a figure, and a second run should take seconds in all.
@@ -334,7 +317,7 @@ def _write_figures(run: _Run, drawings: Sequence[tuple[str, Mapping[str, Any]]],
             "style": digest_file(STYLE_FILE),
             "matplotlib": version("matplotlib"),
         }
-        entry, reused = run.store.fetch(
+        entry, reused = run.engine.store.fetch(
             f"figure-{name}",
             ingredients,
             lambda draft, name=name, content=content: write_figure(draft.folder, name, content),
@@ -343,11 +326,12 @@ def _write_figures(run: _Run, drawings: Sequence[tuple[str, Mapping[str, Any]]],
         for suffix in FIGURE_SUFFIXES:
             _copy(entry.folder / f"{name}{suffix}", folder / f"{name}{suffix}")
         progress(number + 1, len(drawings))
-    run.observer.finished("figures", all_reused)
+    observer.finished("figures", all_reused)
 
 
 def _publish(out: Path, folder: Path, names: Sequence[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    sweep(folder)
     for name in names:
         for suffix in FIGURE_SUFFIXES:
             _copy(out / "figures" / f"{name}{suffix}", folder / f"{name}{suffix}")
@@ -355,10 +339,4 @@ def _publish(out: Path, folder: Path, names: Sequence[str]) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with whole_file(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(target, source.read_bytes())

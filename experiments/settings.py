@@ -6,10 +6,29 @@ import dataclasses
 import math
 from pathlib import Path
 
+from experiments.errors import UserError
+
 PROFILES = ("small", "full")
 MINIMUM_FRAMES = 3
 MINIMUM_LEVELS = 3
 MAX_SEED = 2**31 - 1
+
+
+def require_text(settings: object, *names: str) -> None:
+    """Refuse text that no file in UTF-8 can hold.
+
+    Raises:
+        UserError: a field, where it is not None, has bytes that are no UTF-8.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        try:
+            (value or "").encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{name} = {value!r} has a byte at {error.start} that is no UTF-8",
+                remedy="write it again in a terminal that is set to UTF-8, or rename the file",
+            ) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +62,7 @@ class Settings:
         sharpness_every: every how many steps the step-size rule measures the Gauss-Newton sharpness.
         extra_seeds: further seeds of the random and the adversarial search of every claim.
         claims: ids to check; None is all of them.
+        threads: of the networks and matrix products; None chooses (see `experiments.threads`).
     """
 
     profile: str = "small"
@@ -72,36 +92,38 @@ class Settings:
     sharpness_every: int = 5
     extra_seeds: int = 0
     claims: tuple[str, ...] | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
-            raise ValueError(f"profile {self.profile!r} is unknown; the profiles are {', '.join(PROFILES)}")
+            raise UserError(f"profile {self.profile!r} is unknown; the profiles are {', '.join(PROFILES)}")
         if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed = {self.seed}; an integer in [0, {MAX_SEED}] is needed")
+            raise UserError(f"seed = {self.seed}; an integer in [0, {MAX_SEED}] is needed")
         if self.num_frames < MINIMUM_FRAMES:
-            raise ValueError(
+            raise UserError(
                 f"num_frames = {self.num_frames}; at least {MINIMUM_FRAMES} are needed: the loss compares "
                 "neighbouring pairs"
             )
         if self.num_steps < MINIMUM_LEVELS:
-            raise ValueError(
+            raise UserError(
                 f"num_steps = {self.num_steps}; at least {MINIMUM_LEVELS} are needed: features are taken at three "
                 "noise levels"
             )
         counts = ("frame_stride", "adapter_steps", "subject_frames", "feature_levels", "training_snapshots")
         for name in (*counts, "study_instances", "descent_steps", "long_descent_steps", "sharpness_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}; at least 1 is needed")
+                raise UserError(f"{name} = {getattr(self, name)}; at least 1 is needed")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate = {self.learning_rate}; a finite number > 0 is needed, for example 1e-3")
+            raise UserError(f"learning_rate = {self.learning_rate}; a finite number > 0 is needed, for example 1e-3")
         if not (math.isfinite(self.temporal_weight) and self.temporal_weight >= 0):
-            raise ValueError(
+            raise UserError(
                 f"temporal_weight = {self.temporal_weight}; a finite number >= 0 is needed, for example 0.01"
             )
         if self.video is not None and not Path(self.video).exists():
-            raise ValueError(
+            raise UserError(
                 f"video {self.video}: there is no such file or folder; give an mp4, a gif or a folder of images"
             )
+        require_text(self, "source_prompt", "target_prompt", "pipeline", "video")
 
     @classmethod
     def preset(cls, profile: str, **overrides) -> "Settings":
@@ -111,7 +133,7 @@ class Settings:
             ValueError: unknown profile, or a value out of its range.
         """
         if profile not in PROFILES:
-            raise ValueError(f"profile {profile!r} is unknown; the profiles are {', '.join(PROFILES)}")
+            raise UserError(f"profile {profile!r} is unknown; the profiles are {', '.join(PROFILES)}")
         chosen = {name: value for name, value in overrides.items() if value is not None}
         return cls(**{"profile": profile, **_PRESETS[profile], **chosen})
 

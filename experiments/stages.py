@@ -17,6 +17,7 @@ import torch
 
 from experiments.editor import CLIPS, Editor, caption, load_clip, load_editor, read_video, train_adapter
 from experiments.editor.evidence import ROUND_TRIPS, gather
+from experiments.errors import reading
 from experiments.settings import MINIMUM_FRAMES, Settings
 from experiments.store import Draft, Entry, digest_array
 from theory.temporal_loss import similarities, similarity_warning, temporal_loss
@@ -49,7 +50,8 @@ class Context:
 
 
 def _load(settings: Settings, dtype: torch.dtype = torch.float64) -> Editor:
-    return load_editor(settings.pipeline, device=settings.device, dtype=dtype)
+    with reading(f"the pipeline {settings.pipeline}", "copy the pipeline folder again"):
+        return load_editor(settings.pipeline, device=settings.device, dtype=dtype)
 
 
 def _load_with_adapter(context: Context, frames: np.ndarray) -> Editor:
@@ -61,9 +63,9 @@ def _load_with_adapter(context: Context, frames: np.ndarray) -> Editor:
 
 def _clip_frames(settings: Settings, size: int) -> np.ndarray:
     if settings.video is not None:
-        frames = read_video(
-            settings.video, size=size, max_frames=settings.num_frames * settings.frame_stride, min_frames=MINIMUM_FRAMES
-        )
+        most = settings.num_frames * settings.frame_stride
+        with reading(f"the clip {settings.video}", "give an mp4, a gif or a folder of images"):
+            frames = read_video(settings.video, size=size, max_frames=most, min_frames=MINIMUM_FRAMES)
     else:
         frames = load_clip(settings.clip, split="held_out", size=size)
     # Fewer frames than asked for are taken as they are, as long as there are three.
@@ -73,20 +75,25 @@ def _clip_frames(settings: Settings, size: int) -> np.ndarray:
 
 def clip(context: Context) -> None:
     """Held-out frames of a shipped clip, or the user's video, at the size the pipeline was trained on, and the two
-    prompts.
+    prompts, refused here rather than after the training if the text encoder does not take them.
     """
     settings = context.settings
-    frames = _clip_frames(settings, _load(settings, torch.float32).frame_size)
+    editor = _load(settings, torch.float32)
+    frames = _clip_frames(settings, editor.frame_size)
     if settings.video is None:
         subject, name = CLIPS[settings.clip].subject, settings.clip
         source, target = caption(subject, "plain"), caption(subject, settings.look)
     else:
         # Without a caption the unconditional prompt is the honest one; the edit then only names the look.
         name, source, target = Path(settings.video).name, "", f"a {settings.look} video"
+    source = settings.source_prompt if settings.source_prompt is not None else source
+    target = settings.target_prompt if settings.target_prompt is not None else target
+    for prompt in (source, target):
+        editor.encode_prompt(prompt)
     context.draft.values = {
         "name": name,
-        "source_prompt": settings.source_prompt if settings.source_prompt is not None else source,
-        "target_prompt": settings.target_prompt if settings.target_prompt is not None else target,
+        "source_prompt": source,
+        "target_prompt": target,
         "shape": list(frames.shape),
         "sha256": digest_array(frames),
     }

@@ -1,11 +1,12 @@
 """A run's store: one folder per result, named by what decided it, so that a second run reuses and a killed one resumes.
 
-An entry's key is the SHA-256 of its ingredients in canonical JSON: the settings it reads, the keys of the entries it
-was made from, the digest of the code it can reach, and the versions of the libraries. Whatever changes a number
-changes the key.
+An entry's key is the SHA-256 of its ingredients in canonical JSON: the settings it reads, the digests of the files that
+were named, the contents of the entries it was made from, the digest of the code it can reach, and the versions of the
+libraries. Whatever changes a number changes the key. Files that were opened without having been named (see
+`opened_files`) are kept with the entry, which is reused only while they are the same.
 
     store/<name>-<first 16 digits of the key>/
-        manifest.json        key, ingredients, SHA-256 of the other files
+        manifest.json        key, ingredients, SHA-256 of the other files, files opened beyond those in the ingredients
         values.json          what is not an array
         arrays.safetensors   arrays
         ...                  further files of the stage, for example an adapter
@@ -16,9 +17,13 @@ import contextlib
 import copy
 import fcntl
 import functools
-import hashlib
 import json
-import shutil
+import os
+import platform
+import shlex
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -27,12 +32,32 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from experiments.files import whole_folder
+from experiments.errors import UserError, printable, writing
+from experiments.files import make_folder, sweep, whole_folder
+from experiments.opened_files import digest_bytes, digest_file, first_changed
 
 MANIFEST, VALUES, ARRAYS = "manifest.json", "values.json", "arrays.safetensors"
-LIBRARIES = ("numpy", "scipy", "jax", "torch", "diffusers", "peft")
+LIBRARIES = (
+    "array-api-compat",
+    "av",
+    "diffusers",
+    "jax",
+    "jaxlib",
+    "mpmath",
+    "numpy",
+    "peft",
+    "pillow",
+    "python-flint",
+    "safetensors",
+    "scikit-video",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+"""What a stage imports, directly or through one of these, and what could move a digit of its result."""
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("theory", "experiments")
 
@@ -42,36 +67,15 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def digest_bytes(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def digest_array(array: np.ndarray) -> str:
     """SHA-256 of dtype, shape and bytes in C order."""
     array = np.ascontiguousarray(array)
     return digest_bytes(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
 
 
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def digest_folder(folder: Path) -> str:
-    """SHA-256 over the relative names and contents of all files of a folder."""
-    lines = (
-        f"{path.relative_to(folder).as_posix()} {digest_file(path)}"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    )
-    return digest_bytes("\n".join(lines).encode())
-
-
 def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
-    """Installed versions, by default of the libraries whose kernels decide the last digits."""
-    found = {}
+    """Installed versions, by default of Python and of the libraries that can decide a digit."""
+    found = {"python": platform.python_version()} if names is LIBRARIES else {}
     for name in names:
         try:
             found[name] = version(name)
@@ -187,12 +191,14 @@ class Entry:
 
     Attributes:
         name, key: which stage, and the digest of what decided it.
+        content: digest of the result itself; what is made from it depends on this.
         folder: where its files lie.
         values: JSON values.
     """
 
     name: str
     key: str
+    content: str
     folder: Path
     values: Any
 
@@ -205,11 +211,12 @@ class Entry:
 
 @dataclass
 class Draft:
-    """What a stage fills in: JSON values, arrays, and files written to `folder`."""
+    """What a stage fills in: JSON values, arrays, files written to `folder`, and files it opened that nobody named."""
 
     folder: Path
     values: Any = None
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    opened: dict[str, str | None] = field(default_factory=dict)
 
 
 class Store:
@@ -217,7 +224,7 @@ class Store:
 
     Args:
         folder: created when missing.
-        note: called with one line when a corrupt entry is discarded.
+        note: called with one line when an entry is discarded.
     """
 
     def __init__(self, folder: Path, note: Callable[[str], None] = lambda line: None) -> None:
@@ -229,19 +236,27 @@ class Store:
         """Keep other runs out of the folder, and clear away what a killed run left half-written.
 
         Raises:
-            ValueError: another process holds the folder.
+            UserError: another process holds the folder; the message says which.
+            DiskError: the folder cannot be written to.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as handle:
+        make_folder(self.folder)
+        path = self.folder / ".lock"
+        with writing(path):
+            # Not truncated before it is ours: it says who holds it.
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as lock:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(
-                    f"{self.folder} is in use by another run; wait for it, or give another --out"
+                holder = printable(lock.read(500).strip()) or "another run"
+                raise UserError(
+                    f"{self.folder} is in use by {holder}", remedy="wait for it, or give another --out"
                 ) from None
-            for leftover in self.folder.glob(".*.part"):
-                # A stage keeps its state in a file, which a kill may have left half-written as well.
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            with writing(path):
+                lock.truncate(0)
+                lock.write(_this_process())
+                lock.flush()
+            sweep(self.folder)
             yield
 
     @staticmethod
@@ -253,7 +268,10 @@ class Store:
         return self.folder / f"{name}-{key[:16]}"
 
     def load(self, name: str, ingredients: Mapping[str, Any]) -> Entry | None:
-        """The entry made from these ingredients, or None; one whose files are not what its manifest says is missing."""
+        """The entry made from these ingredients, or None.
+
+        One whose files are not what its manifest says is missing, and so is one made from a file that has changed.
+        """
         key = self.key(ingredients)
         folder = self._path(name, key)
         if not folder.exists():
@@ -265,33 +283,42 @@ class Store:
             for file, digest in manifest["files"].items():
                 if digest_file(folder / file) != digest:
                     raise ValueError(f"{file} has changed")
-            entry = Entry(name, key, folder, json.loads((folder / VALUES).read_text(encoding="utf-8")))
+            content = digest_bytes(canonical_json(manifest["files"]).encode())
+            entry = Entry(name, key, content, folder, json.loads((folder / VALUES).read_text(encoding="utf-8")))
             entry.arrays  # noqa: B018  a file that is whole may still be no safetensors file
-            return entry
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            changed = first_changed(manifest["opened"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
             reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
             self.note(f"stored result {folder.name} is damaged ({reason.splitlines()[0]}); computing it again")
             return None
+        if changed is not None:
+            self.note(f"stored result {folder.name} was made from another {changed}; computing it again")
+            return None
+        return entry
 
     @contextlib.contextmanager
     def write(self, name: str, ingredients: Mapping[str, Any]) -> Iterator[Draft]:
-        """Yield a draft that becomes the entry when the block ends without an error, and leaves no trace otherwise."""
+        """Yield a draft that becomes the entry when the block ends without an error, and leaves no trace otherwise.
+
+        Raises:
+            DiskError: the disk does not take it.
+        """
         key = self.key(ingredients)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with whole_folder(self._path(name, key)) as folder:
             draft = Draft(folder)
             yield draft
             (folder / VALUES).write_text(canonical_json(draft.values), encoding="utf-8")
             if draft.arrays:
-                save_file(
-                    {label: np.ascontiguousarray(array) for label, array in draft.arrays.items()}, folder / ARRAYS
-                )
+                arrays = {label: np.ascontiguousarray(array) for label, array in draft.arrays.items()}
+                # Through Python's own files, whose errors carry the system's number.
+                (folder / ARRAYS).write_bytes(save(arrays))
             files = {
                 path.relative_to(folder).as_posix(): digest_file(path)
                 for path in sorted(folder.rglob("*"))
                 if path.is_file()
             }
-            manifest = {"key": key, "ingredients": ingredients, "files": files}
+            manifest = {"key": key, "ingredients": ingredients, "files": files, "opened": draft.opened}
             (folder / MANIFEST).write_text(canonical_json(manifest), encoding="utf-8")
 
     def fetch(self, name: str, ingredients: Mapping[str, Any], make: Callable[[Draft], None]) -> tuple[Entry, bool]:
@@ -301,4 +328,17 @@ class Store:
             return entry, True
         with self.write(name, ingredients) as draft:
             make(draft)
-        return self.load(name, ingredients), False
+        entry = self.load(name, ingredients)
+        if entry is None:
+            raise UserError(
+                f"{self._path(name, self.key(ingredients))} changed right after it was written",
+                limit="nothing else may write there",
+                remedy="check the disk, and that no other program uses the folder",
+            )
+        return entry, False
+
+
+def _this_process() -> str:
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv[0] else "python"
+    return f"process {os.getpid()} on {socket.gethostname()} since {started} ({printable(command)})\n"

@@ -358,6 +358,7 @@ class TestMemory:
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["store"]
         assert {path.name.split("-")[0] for path in (tmp_path / "out" / "store").iterdir()} == {
             ".lock",
+            "check",
             "clip",
             "schedulers",
         }

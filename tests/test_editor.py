@@ -159,7 +159,7 @@ class TestPredictNoise:
             ({"prompt": 3}, "the prompt is a int; expected a string"),
             ({"prompt": torch.zeros(1, 4, 5, dtype=torch.float64)}, r"expected \(1, tokens, 16\)"),
             ({"prompt": torch.zeros(1, 4, 16)}, "torch.float32; expected"),
-            ({"prompt": "bikes " * 20}, "has 22 tokens and the text encoder takes 16; shorten it"),
+            ({"prompt": "bikes " * 20}, "has 22 tokens and the text encoder takes 16; 2 are start and end, the words take bikes 1"),
             ({"guidance_scale": float("inf")}, "guidance_scale = inf must be finite"),
             (
                 {"guidance_scale": 2.0, "prompt": torch.zeros(1, 4, 16, dtype=torch.float64)},

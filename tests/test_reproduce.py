@@ -23,16 +23,16 @@ pytestmark = [pytest.mark.usefixtures("single_thread"), pytest.mark.xdist_group(
 
 
 class Counter(module.Silent):
-    """Counts what was made and what was reused."""
+    """Counts what was made and what was reused, and keeps the notes but for that on the threads."""
 
     def __init__(self):
-        self.made, self.reused, self.notes = [], [], []
+        self.made, self.reused, self.notes, self.threads = [], [], [], []
 
     def finished(self, name, reused):
         (self.reused if reused else self.made).append(name)
 
     def note(self, line):
-        self.notes.append(line)
+        (self.threads if line.startswith("networks run on") else self.notes).append(line)
 
 
 @pytest.fixture(scope="module")

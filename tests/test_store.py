@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -139,8 +141,9 @@ def test_killed_run_resumes(tmp_path):
         assert reused and entry.values == "first"
 
 
-def test_lock_keeps_a_second_run_out(tmp_path):
-    with Store(tmp_path).lock(), pytest.raises(ValueError, match="in use by another run"), Store(tmp_path).lock():
+def test_lock_keeps_a_second_run_out_and_says_who_holds_it(tmp_path):
+    holder = rf"in use by process {os.getpid()} on {re.escape(socket.gethostname())} since .*; wait for it"
+    with Store(tmp_path).lock(), pytest.raises(ValueError, match=holder), Store(tmp_path).lock():
         pass
     with Store(tmp_path).lock():
         pass

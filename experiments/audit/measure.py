@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ class Context:
         inputs: the stored results it needs, by name.
         draft: what it fills in.
         progress: called with (steps done, steps in all).
+        scratch: a folder that a long stage may keep its state in; it survives a kill, and is removed when the stage
+            ends.
     """
 
     settings: AuditSettings
@@ -58,6 +61,7 @@ class Context:
     inputs: Mapping[str, Entry]
     draft: Draft
     progress: Callable[[int, int], None]
+    scratch: Path
 
     @functools.cached_property
     def editor(self) -> Editor:

@@ -2,33 +2,38 @@
 result that nothing has changed for.
 """
 
+import dataclasses
 import functools
 import json
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from experiments import interrupts
 from experiments.audit import answers, measure
 from experiments.audit.measure import Context
 from experiments.audit.settings import AuditSettings
 from experiments.editor.editor import Editor
-from experiments.files import whole_file
+from experiments.engine import Engine, Interruptible, Observer, Progress, Silent, blamed, name_inputs
+from experiments.errors import UserError, reading
+from experiments.files import make_folder, sweep, write_bytes, write_text
+from experiments.opened_files import OpenedFiles, recording
 from experiments.report.audit import current_commit
 from experiments.report.page import PIPELINE_AUDIT, write_report
-from experiments.reproduce import Observer, Silent, digest_of, weights_digest
+from experiments.reproduce import PLUMBING as REPRODUCE_PLUMBING
 from experiments.store import Draft, Entry, Store, canonical_json, library_versions, source_digest
 from experiments.studies import AUDIT_FIGURES, describe, find_study
 from experiments.studies.style import write_figure
+from experiments.threads import choose_threads, limited
 
 FORMAT = 1
 
-_PLUMBING = ("experiments.audit.settings", "experiments.settings", "experiments.store")
+PLUMBING = (*REPRODUCE_PLUMBING, "experiments.audit.settings")
+CLIP_REMEDY = "give an mp4, a gif or a folder of images"
 _NETWORK = ("device", "dtype", "frames_at_once")
 _SAMPLING = (*_NETWORK, "prompt", "num_steps")
 
@@ -47,6 +52,9 @@ class Stage:
 def stages(settings: AuditSettings) -> Iterator[Stage]:
     """The stages of an audit in order, but for the fixed-point iterations, which go on while they help."""
     adapted = settings.adapter is not None
+    # Whatever a later stage would refuse is refused before anything long begins.
+    checked = (*_SAMPLING, "edit", "layers", "num_frames", "size")
+    yield Stage("check", "Check what was asked for", (), checked, lambda context: measure.check(settings, context.editor))
     yield Stage("clip", "Read the clip", (), (*_NETWORK, "num_frames", "size"), measure.clip)
     yield Stage("schedulers", "Check the schedulers", (), ("num_steps",), measure.schedulers)
     main = "inversion_on" if adapted else "inversion_off"
@@ -86,70 +94,53 @@ class _Run:
     """The stages of one audit, made or reused in order."""
 
     def __init__(self, settings: AuditSettings, store: Store, observer: Observer) -> None:
-        self.settings = settings
-        self.store = store
-        self.observer = observer
-        self.entries: dict[str, Entry] = {}
-        self.digests = {
-            "weights": weights_digest(settings.pipeline),
-            "adapter": None if settings.adapter is None else digest_of(settings.adapter),
-            "video": digest_of(settings.video),
-        }
-        self.base = {
-            "versions": library_versions(),
-            "source": source_digest(["experiments.audit.measure"], exclude=_PLUMBING),
-            **self.digests,
-        }
+        self.asked = settings
+        self.inputs = name_inputs(settings.pipeline, settings.video, settings.adapter)
+        self.threads = choose_threads(self.inputs.pipeline, settings.threads)
+        self.engine = Engine(store, Interruptible(observer), self.inputs, self.threads)
+        self.entries = self.engine.entries
+        # What a hub id stood for when the run began.
+        self.settings = dataclasses.replace(settings, pipeline=str(self.inputs.pipeline))
+        self._source = source_digest(["experiments.audit.measure"], exclude=PLUMBING)
+        self._loaded = OpenedFiles()
 
     @functools.cached_property
     def editor(self) -> Editor:
-        return measure.load(self.settings)
+        given = f"the pipeline {self.asked.pipeline or 'of framebound'}"
+        if self.asked.adapter is not None:
+            given += f" with the adapter {self.asked.adapter}"
+        with recording() as opened, reading(given, "copy the files again"):
+            editor = measure.load(self.settings)
+        self._loaded = opened
+        return editor
 
     def fetch(self, stage: Stage) -> Entry:
         ingredients = {
-            "stage": stage.name,
             "settings": self.settings.select(stage.settings),
-            "inputs": {name: self.entries[name].key for name in stage.needs},
-            **self.base,
+            "source": self._source,
+            "files": dict(self.inputs.digests),
         }
-        progress = self.observer.stage(stage.name, stage.title)
 
-        def make(draft: Draft) -> None:
+        def make(draft: Draft, scratch: Path, progress: Progress) -> None:
             inputs = {name: self.entries[name] for name in stage.needs}
             with memory_named(stage.title, self.settings):
-                stage.make(Context(self.settings, lambda: self.editor, inputs, draft, progress))
+                stage.make(Context(self.settings, lambda: self.editor, inputs, draft, progress, scratch))
+            # The editor is loaded once, in whichever stage comes first, and decides them all.
+            draft.opened |= self._loaded.beyond(self.inputs.files)
 
-        entry, reused = self.store.fetch(stage.name, ingredients, make)
-        self.observer.finished(stage.name, reused)
-        self.entries[stage.name] = entry
-        return entry
-
-
-@contextmanager
-def memory_named(title: str, settings: AuditSettings) -> Iterator[None]:
-    """Turns running out of memory into a ValueError that says in which stage, and what to do."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(title, settings) from error
-    except RuntimeError as error:
-        # On the CPU torch has no class for it.
-        if "allocate memory" not in str(error):
-            raise
-        raise _out_of_memory(title, settings) from error
+        return self.engine.fetch(stage.name, stage.title, stage.needs, ingredients, make)
 
 
-def _out_of_memory(title: str, settings: AuditSettings) -> ValueError:
+def memory_named(title: str, settings: AuditSettings) -> AbstractContextManager[None]:
+    """Turns running out of memory into a UserError that says in which stage, and what to do."""
     smaller = []
     if settings.frames_at_once > 1:
         smaller.append("--frames-at-once 1")
     if settings.dtype in ("float32", "float64"):
         smaller.append("--dtype float16" if settings.device != "cpu" else "--dtype bfloat16")
     smaller += ["a smaller --size", "fewer --frames"]
-    return ValueError(
-        f"out of memory on {settings.device} ({title.lower()}; {settings.frames_at_once} frames at once, dtype"
-        f" {settings.dtype}); try {', '.join(smaller)}: what was computed so far is kept"
-    )
+    detail = f"{title}; {settings.frames_at_once} frames at once, dtype {settings.dtype}"
+    return blamed(detail, settings.device, f"try {', '.join(smaller)}")
 
 
 def audit_pipeline(settings: AuditSettings, out: Path, *, observer: Observer | None = None) -> dict[str, Any]:
@@ -173,40 +164,53 @@ def audit_pipeline(settings: AuditSettings, out: Path, *, observer: Observer | N
         torch.use_deterministic_algorithms(True)
     out = Path(out)
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; give a folder")
+        raise UserError(f"{out} is a file", remedy="give a folder")
     store = Store(out / "store", observer.note)
     run = _Run(settings, store, observer)
-    if not store.folder.exists():
-        # A mistake in the call must not leave a folder behind.
-        load = observer.stage("load", "Load the pipeline")
-        with memory_named("Load the pipeline", settings):
-            measure.check(settings, run.editor)
-        load(1, 1)
-        observer.finished("load", False)
-    with store.lock():
-        for stage in stages(settings):
-            run.fetch(stage)
-        for count in range(1, settings.fixed_point_iterations + 1):
-            before = run.entries["round_trip" if count == 1 else f"fixed_point_{count - 1}"]
-            if before.values["pixel_error"]["largest"] <= answers.INVISIBLE:
-                break
-            run.fetch(_fixed_point_stage(settings, count))
-        values = {name: entry.values for name, entry in run.entries.items()}
-        drawings = [
-            (name, describe(find_study(name), data))
-            for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
-        ]
-        # As it will be read: lists for tuples.
-        result = json.loads(canonical_json(_build(run, values, drawings)))
-        (out / "figures").mkdir(exist_ok=True)
-        for name, content in drawings:
-            write_figure(out / "figures", name, content)
-        if "edit" in run.entries:
-            with whole_file(out / measure.EDIT_FILE) as temporary:
-                shutil.copyfile(run.entries["edit"].folder / measure.EDIT_FILE, temporary)
-        with whole_file(out / "audit.json") as temporary:
-            temporary.write_text(canonical_json(result), encoding="utf-8")
-        write_report(out)
+    with limited(run.threads.count):
+        if not store.folder.exists():
+            # A mistake in the call must not leave a folder behind.
+            _refuse_early(run)
+        with store.lock():
+            observer.note(f"networks run on {run.threads}")
+            sweep(out)
+            for stage in stages(settings):
+                run.fetch(stage)
+            for count in range(1, settings.fixed_point_iterations + 1):
+                before = run.entries["round_trip" if count == 1 else f"fixed_point_{count - 1}"]
+                if before.values["pixel_error"]["largest"] <= answers.INVISIBLE:
+                    break
+                run.fetch(_fixed_point_stage(settings, count))
+            result = _write(run, out)
+    interrupts.check()
+    return result
+
+
+def _refuse_early(run: _Run) -> None:
+    observer = run.engine.observer
+    progress = observer.stage("load", "Load the pipeline")
+    with memory_named("Load the pipeline", run.settings), reading(f"the clip {run.asked.video}", CLIP_REMEDY):
+        measure.check(run.settings, run.editor)
+    progress(1, 1)
+    observer.finished("load", False)
+
+
+def _write(run: _Run, out: Path) -> dict[str, Any]:
+    """Figures, audit.json, report and the edit; the content of audit.json."""
+    values = {name: entry.values for name, entry in run.entries.items()}
+    drawings = [
+        (name, describe(find_study(name), data))
+        for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
+    ]
+    # As it will be read: lists for tuples.
+    result = json.loads(canonical_json(_build(run, values, drawings)))
+    sweep(make_folder(out / "figures"))
+    for name, content in drawings:
+        write_figure(out / "figures", name, content)
+    if "edit" in run.entries:
+        write_bytes(out / measure.EDIT_FILE, (run.entries["edit"].folder / measure.EDIT_FILE).read_bytes())
+    write_text(out / "audit.json", canonical_json(result))
+    write_report(out)
     return result
 
 
@@ -245,7 +249,7 @@ def _figure_data(values: Mapping[str, Any]) -> tuple[dict, dict]:
 
 
 def _build(run: _Run, values: Mapping[str, Any], drawings: list[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
-    settings = run.settings.select(tuple(AuditSettings.__dataclass_fields__))
+    settings = run.asked.select(tuple(AuditSettings.__dataclass_fields__))
     # A path says where a file lay on one machine; its name and digest say what it was.
     for name in ("video", "pipeline", "adapter"):
         if settings[name] is not None and Path(settings[name]).exists():
@@ -257,11 +261,13 @@ def _build(run: _Run, values: Mapping[str, Any], drawings: list[tuple[str, Mappi
         **library_versions(("framebound",)),
         "commit": current_commit(),
         "settings": settings,
-        "versions": {"python": ".".join(map(str, sys.version_info[:3])), **run.base["versions"]},
-        "digests": run.digests,
+        "versions": run.engine.versions,
+        "threads": run.threads.count,
+        "digests": dict(run.inputs.digests),
+        "revision": run.inputs.revision,
         "clip": values["clip"],
         "kinds": answers.KINDS,
-        "answers": answers.answer_all(run.settings, values),
+        "answers": answers.answer_all(run.asked, values),
         "passed": not found,
         "failures": found,
         "figures": [

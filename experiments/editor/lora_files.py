@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from experiments.editor.adapters import ADAPTER_NAME, lora_layers, set_lora_enabled
 from experiments.editor.pipeline import PICKLED
+from experiments.opened_files import record
 
 FILE_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and peft call the file in a folder of theirs."""
@@ -124,7 +125,7 @@ def read_lora_file(path: str | os.PathLike[str], unet: UNet2DConditionModel) -> 
             variant of LoRA that is no (alpha / rank) B A, or weights that do not fit the UNet: the message says how
             many do and names the first that does not, in the order of the file's names.
     """
-    path = find_lora_file(path)
+    path = record(find_lora_file(path))
     try:
         with safe_open(path, framework="pt") as content:
             metadata = content.metadata() or {}
@@ -274,7 +275,7 @@ def _fitting(tensor: torch.Tensor, factor: str, module: torch.nn.Module) -> torc
 def _settings(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     """peft's settings of the UNet's adapter, and where they were found."""
     stated = metadata.get("lora_adapter_metadata")
-    beside = path.with_name("adapter_config.json")
+    beside = record(path.with_name("adapter_config.json"))
     if stated is not None:
         source, text = "metadata", stated
     elif beside.is_file():

@@ -35,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 
 from experiments.editor.clips import CLIPS, LOOKS, caption
 from experiments.files import whole_folder
+from experiments.opened_files import record
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 CONVERSION_ADVICE = (
@@ -289,7 +290,7 @@ def load_pipeline(
     not there.
     """
     target = require_device(device)
-    folder = _resolve(path_or_id)
+    folder = record(_resolve(path_or_id))
     if not _is_pipeline(folder):
         found = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
         advice = f" (found {found[0]}: {CONVERSION_ADVICE})" if found else ""
@@ -448,13 +449,22 @@ def _load_tokenizer(folder: Path) -> CLIPTokenizer:
         ) from error
 
 
+def pipeline_folder(path_or_id: str | Path | None = None) -> Path:
+    """The local folder of a pipeline: the shipped one (None), the folder itself, or the snapshot of a hub id.
+
+    Raises:
+        ValueError: it is no folder, or a hub id that cannot be fetched.
+    """
+    return _resolve(path_or_id)
+
+
 def read_scheduler_config(path_or_id: str | Path | None = None) -> dict[str, Any]:
     """The scheduler's settings as the pipeline's files have them; `load_pipeline` changes some, and the class to DDIM.
 
     Raises:
         ValueError: see `load_pipeline`.
     """
-    return _read_json(_resolve(path_or_id) / "scheduler" / "scheduler_config.json")
+    return _read_json(record(_resolve(path_or_id) / "scheduler" / "scheduler_config.json"))
 
 
 def _load_scheduler(folder: Path) -> DDIMScheduler:

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from experiments.editor.clips import resize_area
 from experiments.files import whole_file, whole_folder
+from experiments.opened_files import record
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".gif")
@@ -62,6 +63,7 @@ def read_video(
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; give a video file or a folder of images")
 
+    record(path)
     frames: list[np.ndarray] = []
     for image in _folder_images(path) if path.is_dir() else _video_images(path):
         frame = np.asarray(image) / 255
@@ -119,7 +121,8 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, frames_per_
 
 def _video_images(path: Path) -> Iterator[Image.Image]:
     try:
-        with av.open(str(path)) as container:
+        # Without the protocol FFmpeg takes what stands before a colon for one.
+        with av.open(f"file:{path}") as container:
             if not container.streams.video:
                 raise ValueError(f"{path} holds no video stream; give a video file")
             for frame in container.decode(video=0):
