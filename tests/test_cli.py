@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import cli, reproduce
+from experiments import boundary, cli, reproduce
 from experiments.editor import write_video
 from experiments.settings import Settings
 from experiments.store import ROOT
@@ -20,7 +20,7 @@ def complaint(capsys, *arguments):
     """The one line that a mistaken command line ends in."""
     status = cli._run([str(argument) for argument in arguments])
     captured = capsys.readouterr()
-    assert status == cli.EXIT_MISTAKE, captured
+    assert status == boundary.EXIT_MISTAKE, captured
     lines = [line for line in captured.err.splitlines() if line.strip()]
     assert "Traceback" not in captured.err
     assert lines[-1].startswith("framebound: ")
@@ -203,16 +203,21 @@ def test_interrupt_is_one_line(capsys, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reproduce, "reproduce", interrupt)
-    assert cli._run(["reproduce", "--out", str(tmp_path)]) == cli.EXIT_INTERRUPTED
+    assert cli._run(["reproduce", "--out", str(tmp_path)]) == boundary.EXIT_INTERRUPTED
     assert "goes on where it was" in capsys.readouterr().err
 
 
-def test_a_defect_of_ours_is_no_mistake_of_the_user(tmp_path, monkeypatch):
-    """Only what a user can mend becomes one line; a defect keeps its traceback."""
+def test_a_defect_of_ours_is_no_mistake_of_the_user(capsys, tmp_path, monkeypatch):
+    """Exit status 70, with where it happened; the traceback only where it is asked for."""
 
     def fail(*arguments, **keywords):
         raise ArithmeticError("not finite")
 
     monkeypatch.setattr(reproduce, "reproduce", fail)
-    with pytest.raises(ArithmeticError):
-        cli._run(["reproduce", "--out", str(tmp_path)])
+    assert cli._run(["reproduce", "--out", str(tmp_path)]) == 70
+    said = capsys.readouterr().err
+    assert "framebound: this is a defect of framebound: ArithmeticError: not finite" in said
+    assert "where:   experiments/cli.py:" in said and "report" in said and "Traceback" not in said
+    monkeypatch.setenv("FRAMEBOUND_TRACEBACK", "1")
+    assert cli._run(["reproduce", "--out", str(tmp_path)]) == 70
+    assert "Traceback" in capsys.readouterr().err

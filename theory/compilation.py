@@ -26,11 +26,11 @@ def keep_compiled_programs(folder: str | os.PathLike | None = None) -> Path | No
     """
     if folder is None and "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    target = root / "framebound" / "jax" if folder is None else Path(folder)
     try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        target = root / "framebound" / "jax" if folder is None else Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # the latter where nobody knows of a home
         return None
     if not os.access(target, os.W_OK):
         return None

@@ -3,6 +3,7 @@
 It holds no timings and no dates, so two runs with one seed on one machine write the same bytes.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -154,7 +155,13 @@ def current_commit() -> str | None:
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=30
+            ["git", "-C", str(ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+            # To look must not take the lock that somebody's commit needs.
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
         return done.stdout.strip()
 
