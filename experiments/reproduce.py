@@ -38,6 +38,7 @@ PLUMBING = (
     "experiments.engine",
     "experiments.errors",
     "experiments.files",
+    "experiments.kept_state",
     "experiments.opened_files",
     "experiments.settings",
     "experiments.store",

@@ -22,7 +22,6 @@ from experiments.editor.evidence import record_round_trip
 from experiments.editor.inversion import Trajectory, noise_ladder
 from experiments.editor.pipeline import ddim_scheduler, read_scheduler_config
 from experiments.editor.scheduler_audit import SchedulerAudit, audit_schedulers
-from experiments.editor.sharpness import adapter_curvature, safe_step
 from experiments.editor.video import read_video, write_video
 from experiments.settings import MINIMUM_FRAMES
 from experiments.store import Draft, Entry, digest_array
@@ -342,8 +341,8 @@ def describe_features(reduced: ReducedFeatures) -> dict[str, Any]:
     dead = np.argwhere(~alive)
     values: dict[str, Any] = {
         "shape": [reduced.num_frames, *reduced.shape],
-        "norms": _finite(norms),
-        "similarities": _finite(cosines),
+        "norms": finite(norms),
+        "similarities": finite(cosines),
         "problem": None,
         "flat": _flat(cosines),
         "pixels": {
@@ -373,57 +372,11 @@ def _flat(cosines: np.ndarray) -> str | None:
     return degenerate_similarities(known) if known.size else None
 
 
-def _finite(values: Any) -> Any:
+def finite(values: Any) -> Any:
     """JSON values, None where a number is not finite."""
     if np.ndim(values) == 0:
         return float(values) if np.isfinite(values) else None
-    return [_finite(value) for value in np.asarray(values)]
-
-
-def sharpness(context: Context, *, inversion: str) -> None:
-    """Sharpness of the temporal loss in the adapter's parameters and the steps that lower it, at three noise levels.
-
-    Without an adapter those of the one that training would start from.
-    """
-    settings, arrays, editor = context.settings, context.inputs[inversion].arrays, context.editor
-    fresh = not editor.has_adapter
-    if fresh:
-        editor.add_adapter(seed=settings.seed)
-    levels, rows = chosen_levels(settings.num_steps), []
-    try:
-        for number, level in enumerate(levels):
-            latents, timestep = context.tensor(arrays["latents"][level]), int(arrays["timesteps"][level])
-            share = 100 // len(levels)
-
-            def report(done: int, total: int, start: int = share * number, length: int = share // 2) -> None:
-                context.progress(start + length * done // total, 100)
-
-            def report_step(done: int, total: int, start: int = share * number + share // 2) -> None:
-                context.progress(start + share // 2 * done // total, 100)
-
-            where = (editor, latents, timestep, settings.prompt)
-            found = adapter_curvature(*where, layers=settings.layers, progress=report)
-            step = safe_step(
-                *where,
-                found,
-                layers=settings.layers,
-                frames_at_once=settings.frames_at_once,
-                progress=report_step,
-            )
-            rows.append(
-                {
-                    "level": level,
-                    "timestep": timestep,
-                    **asdict(found.model),
-                    "largest_safe_step": step.largest,
-                    "smallest_unsafe_step": _finite(step.unsafe),
-                    "tried": [list(pair) for pair in step.tried],
-                }
-            )
-    finally:
-        if fresh:
-            editor.remove_adapter()
-    context.draft.values = {"fresh": fresh, "parameters": found.num_parameters, "levels": rows}
+    return [finite(value) for value in np.asarray(values)]
 
 
 def schedulers(context: Context) -> None:

@@ -16,6 +16,7 @@ import torch
 from experiments import interrupts
 from experiments.audit import answers, measure
 from experiments.audit.measure import Context
+from experiments.audit.measure_sharpness import sharpness
 from experiments.audit.settings import AuditSettings
 from experiments.editor.editor import Editor
 from experiments.engine import Engine, Interruptible, Observer, Progress, Silent, blamed, name_inputs
@@ -80,7 +81,7 @@ def stages(settings: AuditSettings) -> Iterator[Stage]:
         yield Stage("edit", "Edit", ("clip", main), (*_SAMPLING, "edit", "guidance_scale"), make)
     make = functools.partial(measure.features, inversion=main, adapter=adapted)
     yield Stage("features", "Capture features", ("clip", main), (*_SAMPLING, "layers"), make)
-    make = functools.partial(measure.sharpness, inversion=main)
+    make = functools.partial(sharpness, inversion=main)
     yield Stage("sharpness", "Measure the sharpness", ("clip", main), (*_SAMPLING, "layers", "seed"), make)
 
 
@@ -101,7 +102,7 @@ class _Run:
         self.entries = self.engine.entries
         # What a hub id stood for when the run began.
         self.settings = dataclasses.replace(settings, pipeline=str(self.inputs.pipeline))
-        self._source = source_digest(["experiments.audit.measure"], exclude=PLUMBING)
+        self._source = source_digest(["experiments.audit.measure_sharpness"], exclude=PLUMBING)
         self._loaded = OpenedFiles()
 
     @functools.cached_property

@@ -12,7 +12,7 @@ memory for activations does not grow with the number of frames.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 
 from experiments.editor.capture import captured_features, select_layers
 from experiments.editor.editor import Editor
+from experiments.kept_state import NOTHING, KeptState
 from theory.descent.gauss_newton import GaussNewton, gauss_newton_model
 
 Progress = Callable[[int, int], None]
@@ -93,6 +94,7 @@ def adapter_curvature(
     *,
     layers: str | Sequence[str] | None = None,
     progress: Progress | None = None,
+    state: KeptState = NOTHING,
 ) -> AdapterCurvature:
     """Gradient and Gauss-Newton sharpness of the temporal loss in the parameters of adapter and prompt tokens.
 
@@ -100,6 +102,8 @@ def adapter_curvature(
         editor: with an adapter; it is on.
         latents: (frames, channels, height, width), at least 3 frames, of the noise level of `timestep`.
         progress: called with (frames done, frames).
+        state: where each pair of frames is kept when it is done; pairs that are there are not computed again. It has to
+            be of these very arguments.
 
     Held at any time are the gradients of the similarities, layers * frames vectors of the parameters' number, and the
     graphs of two frames.
@@ -121,17 +125,17 @@ def adapter_curvature(
     similarities = np.zeros((len(names), num_pairs))
     dtype = torch.float64 if editor.dtype == torch.float64 else torch.float32
     rows = torch.zeros(len(names) * num_pairs, count, dtype=dtype)
-    frames = _frames_with_graphs(editor, latents, timestep, prompt, names)
+    first, kept = 0, _kept_pair(state, 0, len(names), count)
+    while kept is not None:
+        _put_pair(first, kept["similarities"], torch.from_numpy(kept["rows"]), similarities, rows)
+        first += 1
+        kept = _kept_pair(state, first, len(names), count) if first < num_pairs else None
+    frames = _frames_with_graphs(editor, latents, timestep, prompt, names, first) if first < num_pairs else iter([{}])
     before = next(frames)
-    for pair, after in enumerate(frames):
-        for number, name in enumerate(names):
-            # Each side by itself: the graph of a frame is let go as soon as its second pair is done.
-            left, right = _directions(before[name], after[name], pair)
-            similarities[number, pair] = float(torch.sum(left[0] * right[0]))
-            row = rows[number * num_pairs + pair]
-            for features, (_, cotangent) in ((before[name], left), (after[name], right)):
-                gradients = torch.autograd.grad(features, weights, cotangent, retain_graph=True, allow_unused=True)
-                _accumulate(row, gradients, weights)
+    for pair, after in enumerate(frames, start=first):
+        found, gradients = _pair_gradients(before, after, names, weights, pair, count, dtype)
+        _put_pair(pair, found, gradients, similarities, rows)
+        state.put(f"pair{pair:05d}", {"similarities": found, "rows": gradients.numpy()})
         before = after
         if progress is not None:
             progress(pair + 2, num_pairs + 1)
@@ -146,6 +150,44 @@ def adapter_curvature(
     return AdapterCurvature(model, _unflatten(flat, parameters), count)
 
 
+def _kept_pair(state: KeptState, pair: int, num_layers: int, count: int) -> dict[str, np.ndarray] | None:
+    """What was kept of a pair, if it is what this measurement would have kept."""
+    kept = state.get(f"pair{pair:05d}")
+    shapes = {"similarities": (num_layers,), "rows": (num_layers, count)}
+    fits = kept is not None and {name: array.shape for name, array in kept.items()} == shapes
+    return kept if fits else None
+
+
+def _put_pair(
+    pair: int, found: np.ndarray, gradients: torch.Tensor, similarities: np.ndarray, rows: torch.Tensor
+) -> None:
+    """Files the similarities and gradients of a pair, one a layer, into those of all pairs."""
+    num_pairs = similarities.shape[1]
+    similarities[:, pair] = found
+    rows[pair::num_pairs] = gradients
+
+
+def _pair_gradients(
+    before: Mapping[str, torch.Tensor],
+    after: Mapping[str, torch.Tensor],
+    names: Sequence[str],
+    weights: Sequence[torch.nn.Parameter],
+    pair: int,
+    count: int,
+    dtype: torch.dtype,
+) -> tuple[np.ndarray, torch.Tensor]:
+    """The similarity of two frames in every layer, (layers,), and its gradient in the weights, (layers, count)."""
+    found, rows = np.zeros(len(names)), torch.zeros(len(names), count, dtype=dtype)
+    for number, name in enumerate(names):
+        # Each side by itself: the graph of a frame is let go as soon as its second pair is done.
+        left, right = _directions(before[name], after[name], pair)
+        found[number] = float(torch.sum(left[0] * right[0]))
+        for features, (_, cotangent) in ((before[name], left), (after[name], right)):
+            gradients = torch.autograd.grad(features, weights, cotangent, retain_graph=True, allow_unused=True)
+            _accumulate(rows[number], gradients, weights)
+    return found, rows
+
+
 def safe_step(
     editor: Editor,
     latents: torch.Tensor,
@@ -156,6 +198,7 @@ def safe_step(
     layers: str | Sequence[str] | None = None,
     frames_at_once: int | None = None,
     progress: Progress | None = None,
+    state: KeptState = NOTHING,
 ) -> SafeStep:
     """Measures which single steps of plain gradient descent on the adapter lower the temporal loss.
 
@@ -165,6 +208,8 @@ def safe_step(
     Args:
         curvature: from `adapter_curvature` at the same latents, timestep, prompt and layers.
         progress: called with (step sizes tried, the most that may be).
+        state: where the loss after each step is kept; steps that are there are not taken again. It has to be of these
+            very arguments.
 
     Raises:
         ValueError: what `temporal_losses` raises.
@@ -172,14 +217,23 @@ def safe_step(
     if curvature.model.squared_gradient == 0 or curvature.model.sharpness == 0:
         return SafeStep(0.0, math.inf, ())
     options = {"layers": layers, "frames_at_once": frames_at_once}
+
+    def measured(name: str) -> float:
+        kept = state.get(name)
+        if kept is not None and kept.keys() == {"loss"} and kept["loss"].shape == (1,):
+            return float(kept["loss"][0])
+        loss = temporal_losses(editor, latents, timestep, prompt, **options)
+        state.put(name, {"loss": np.array([loss])})
+        return loss
+
     # The loss before the step is measured the same way as that after it: the model's has another rounding.
-    start = temporal_losses(editor, latents, timestep, prompt, **options)
+    start = measured("start")
     tried: dict[int, float] = {}
 
     def falls(exponent: int) -> bool:
         if exponent not in tried:
             with _stepped(editor, curvature.gradient, first * GROWTH**exponent):
-                tried[exponent] = temporal_losses(editor, latents, timestep, prompt, **options)
+                tried[exponent] = measured(f"step{exponent:+d}")
             if progress is not None:
                 progress(len(tried), LONGEST_SEARCH)
         return tried[exponent] < start
@@ -203,11 +257,11 @@ def safe_step(
 
 
 def _frames_with_graphs(
-    editor: Editor, latents: torch.Tensor, timestep: int, prompt: str | torch.Tensor, names: Sequence[str]
+    editor: Editor, latents: torch.Tensor, timestep: int, prompt: str | torch.Tensor, names: Sequence[str], first: int
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Each frame's features of the named layers, attached to a graph of its own."""
+    """Each frame's features of the named layers, from the first asked for on, attached to a graph of its own."""
     known = list(range(len(latents))) if editor.has_prompt_tokens else [None] * len(latents)
-    for index, known_index in enumerate(known):
+    for index, known_index in enumerate(known[first:], start=first):
         with torch.enable_grad(), captured_features(editor.pipeline.unet, names) as features:
             editor.predict_noise(
                 latents[index : index + 1],
