@@ -176,7 +176,7 @@ def test_readme_mistakes(capsys, tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text("no markers")
     assert "markers" in complaint(capsys, "claims", "--readme")
     (tmp_path / "audit.json").write_text("[]")
-    assert "no audit.json of framebound" in complaint(capsys, "claims", "--readme", "--audit", "audit.json")
+    assert "no audit.json that this version reads" in complaint(capsys, "claims", "--readme", "--audit", "audit.json")
 
 
 def test_unknown_benchmark(capsys):

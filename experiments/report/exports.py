@@ -27,24 +27,33 @@ COLUMNS = (
 """Of claims.csv: one row per claim, numbers in full precision, the seed that of the run."""
 
 
+# What spreadsheets take for the start of a formula, the full-width forms of it among them.
+_FORMULA = tuple("=+-@\t\r＝＋－＠")
+
+
 def claims_csv(audit: Mapping[str, Any]) -> str:
     """One row per claim as RFC 4180 has it: lines end with CR LF, what holds a comma or a quote is quoted."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
     for claim in audit["claims"]:
-        words = [claim[name] for name in ("id", "group", "verdict", "tightness")]
+        words = [_cell(claim[name]) for name in ("id", "group", "verdict", "tightness")]
         writer.writerow(
             [
                 *words,
                 "yes" if claim["passed"] else "no",
                 *_numbers(claim["theory"]),
                 *_numbers(claim["network"]),
-                claim["file"],
+                _cell(claim["file"]),
                 audit["settings"]["seed"],
             ]
         )
     return text.getvalue()
+
+
+def _cell(text: Any) -> Any:
+    """A text that no spreadsheet takes for a formula: one that begins like one gets an apostrophe in front."""
+    return f"'{text}" if isinstance(text, str) and text.lstrip()[:1] in _FORMULA else text
 
 
 def _numbers(outcome: Mapping[str, Any] | None) -> list[Any]:
@@ -77,9 +86,9 @@ def _lines(audit: Mapping[str, Any]) -> Iterator[str]:
     yield "| Claim | Verdict | In theory | On the real network |"
     yield "| --- | --- | --- | --- |"
     for group in audit["paper_claims"]:
-        yield _row(group, f"**{group['id']}** {_plain(group['title'])}", group["verdict"])
+        yield _row(group, f"**{_plain(group['id'])}** {_plain(group['title'])}", _plain(group["verdict"]))
     for claim in sorted(claims, key=lambda claim: claim["passed"]):
-        yield _row(claim, claim["id"], f"{claim['verdict']}, {claim['tightness']}")
+        yield _row(claim, _plain(claim["id"]), _plain(f"{claim['verdict']}, {claim['tightness']}"))
 
 
 def _row(record: Mapping[str, Any], name: str, verdict: str) -> str:

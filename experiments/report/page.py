@@ -10,35 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import latex2mathml.converter
 from markupsafe import Markup
 
-from experiments.files import whole_file
+from experiments.errors import UserError
+from experiments.files import make_folder, write_bytes
 from experiments.report import exports
+from experiments.report.mathml import mathml
 from experiments.report.numbers import short_number
+from experiments.report.schema import is_plain_name, read_results
 
 TEMPLATE = "report.html.j2"
 AUDIT_TEMPLATE = "pipeline_audit.html.j2"
 STYLE = "report.css"
 PIPELINE_AUDIT = "pipeline audit"
 """The kind of an audit.json that `framebound audit` wrote."""
-
-
-def mathml(latex: str, *, display: str = "block") -> Markup:
-    """A formula as MathML with its LaTeX as the fallback text.
-
-    Raises:
-        ValueError: it uses a command that the converter does not know.
-    """
-    converted = latex2mathml.converter.convert(latex, display=display)
-    # The converter passes an unknown command on as text instead of failing.
-    unknown = re.search(r">[^<]*(\\[A-Za-z]+)", converted)
-    if unknown:
-        raise ValueError(
-            f"the formula {latex!r} uses {unknown.group(1)}, which has no MathML; write it with another command"
-        )
-    # Screen readers that know MathML read the formula itself; the others fall back on this.
-    return Markup(converted.replace("<math ", f'<math alttext="{escape(latex)}" ', 1))
 
 
 def verdict_class(verdict: str) -> str:
@@ -79,6 +64,8 @@ def embedded_picture(folder: Path, name: str) -> dict[str, Any]:
     Raises:
         ValueError: FOLDER/NAME.png is missing or is no PNG.
     """
+    if not is_plain_name(name):
+        raise UserError(f"{name!r} is no name of a figure", remedy="write audit.json again with this version")
     path = folder / f"{name}.png"
     if not path.is_file():
         raise ValueError(f"{path} is missing; draw it again with `framebound figures`")
@@ -202,12 +189,9 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
     out = run if out is None else out
     source = run / "audit.json"
     again = f"`framebound reproduce --out {run}`"
-    try:
-        audit = json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{source} is missing; write it with {again}") from None
-    except ValueError as error:
-        raise ValueError(f"{source} is no JSON ({error}); write it again with {again}") from None
+    if not source.exists():
+        raise UserError(f"{source} is missing", remedy=f"write it with {again}")
+    audit = read_results(source, PIPELINE_AUDIT)
     # All before any is written, so that a damaged audit leaves the old ones alone.
     figures = figure_folder(run)
     try:
@@ -219,14 +203,13 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
                 "report.md": exports.markdown(audit),
                 "claims.csv": exports.claims_csv(audit),
             }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:
         raise ValueError(
             f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with "
             f"{again}"
         ) from None
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for name, text in contents.items():
-        with whole_file(out / name) as temporary:
-            # Not as text: CSV ends its lines with CR LF on every system.
-            temporary.write_bytes(text.encode("utf-8"))
+        # Not as text: CSV ends its lines with CR LF on every system.
+        write_bytes(out / name, text.encode("utf-8"))
     return tuple(out / name for name in contents)

@@ -1,13 +1,15 @@
 """The table of verdicts: in the terminal, and in README.md between two markers."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import theory
-from experiments.files import whole_file
+from experiments.errors import UserError
+from experiments.files import write_text
 from experiments.report import audit as auditing
+from experiments.report.page import PIPELINE_AUDIT
+from experiments.report.schema import read_results
 from experiments.report.outcomes import json_rung
 from experiments.report.numbers import short_number
 from theory import ladder
@@ -96,12 +98,9 @@ def read_audit(path: Path) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    try:
-        audit = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); write it again with `framebound reproduce`") from None
-    if not isinstance(audit, dict) or not {"claims", "paper_claims"} <= audit.keys():
-        raise ValueError(f"{path} is no audit.json of framebound; write it with `framebound reproduce`")
+    audit = read_results(path, PIPELINE_AUDIT)
+    if "paper_claims" not in audit:
+        raise UserError(f"{path} is that of an audit and no audit.json of framebound's claims", remedy="write one with `framebound reproduce`")
     return audit
 
 
@@ -120,6 +119,5 @@ def update_readme(readme: Path, audit: Path) -> bool:
     after = readme_with_table(before, read_audit(audit))
     if after == before:
         return False
-    with whole_file(readme) as temporary:
-        temporary.write_text(after, encoding="utf-8")
+    write_text(readme, after)
     return True

@@ -1,6 +1,7 @@
 """Figures that are the same bytes at every run: the style file, the colours, and saving without dates."""
 
 import contextlib
+import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.files import whole_file
+from experiments.errors import reading
+from experiments.files import write_bytes, write_text
+from experiments.report.schema import read_figure
 from experiments.store import canonical_json
 from experiments.studies import find_study
 
@@ -65,8 +68,10 @@ def bound_line(axes: Axes, **position: float) -> None:
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write NAME.pdf and NAME.png."""
     for suffix, metadata in _METADATA.items():
-        with whole_file(folder / f"{name}{suffix}") as path:
-            figure.savefig(path, format=suffix[1:], metadata=metadata)
+        # In memory first: on a full disk the PDF writer hides the system's error behind one of its own.
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=suffix[1:], metadata=metadata)
+        write_bytes(folder / f"{name}{suffix}", drawn.getvalue())
 
 
 def write_figure(folder: Path, name: str, content: Mapping[str, Any]) -> None:
@@ -76,8 +81,7 @@ def write_figure(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     data = json.loads(text)["data"]
     with house_style():
         save(find_study(content["study"]).draw(data), folder, name)
-    with whole_file(folder / f"{name}.json") as path:
-        path.write_text(text, encoding="utf-8")
+    write_text(folder / f"{name}.json", text)
 
 
 def redraw(folder: Path, *, missing_only: bool = False) -> list[str]:
@@ -94,18 +98,14 @@ def redraw(folder: Path, *, missing_only: bool = False) -> list[str]:
     """
     drawn, found = [], False
     for path in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path} is no JSON ({error}); remove it, or write it again with `framebound reproduce`"
-            ) from None
-        if not (isinstance(content, dict) and "study" in content):
+        content = read_figure(path)
+        if content is None:
             continue
         found = True
         if missing_only and all((folder / f"{path.stem}{suffix}").is_file() for suffix in _METADATA):
             continue
-        write_figure(folder, path.stem, content)
+        with reading(f"{path}, as the data of a figure,", "write it again with `framebound reproduce`"):
+            write_figure(folder, path.stem, content)
         drawn.append(path.stem)
     if not found:
         raise ValueError(f"{folder} holds no figure data (NAME.json); write some with `framebound reproduce` first")
