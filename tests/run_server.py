@@ -1,0 +1,158 @@
+"""Runs command lines of framebound in forks of one process that has imported everything, so that a run costs no start.
+
+Lines of JSON come in on stdin and go out on stdout. {"argv": [..], "signal": 9, "after": 1.5, "toy": true} runs a command
+line, sends it a signal after so many seconds, and answers {"status": .., "seconds": .., "out": .., "err": ..}, where a
+negative status is the number of the signal that ended it. {"shell": ".."} runs a command of the shell.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+
+
+class RunServer:
+    """The other end: start it, ask it, and close it.
+
+    Args:
+        prefix: a command that it is started by, for example one that gives it mounts of its own.
+    """
+
+    def __init__(self, prefix=()):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=TESTS.parent,
+        )
+
+    def ask(self, **request):
+        """The answer to a request."""
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        assert line, f"the server ended with status {self.process.wait()}"
+        return json.loads(line)
+
+    def run(self, *argv, **request):
+        """What became of a command line."""
+        return self.ask(argv=[str(argument) for argument in argv], **request)
+
+    def shell(self, command):
+        """A command of the shell, which has to succeed."""
+        answer = self.ask(shell=command)
+        assert answer["status"] == 0, answer["err"]
+
+    def close(self):
+        """End the server."""
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.process.stdout.close()
+
+
+def _small_reproduce():
+    """A toy claim instead of the theorems, one study, the fewest frames and steps; as in test_reproduce."""
+    import toy
+    from experiments import reproduce, settings, stages
+    from experiments.report import audit
+
+    claim = toy.claim()
+    reproduce.chosen_claims = lambda asked: (claim,)
+    reproduce.NAMES = ("film_strip",)
+    audit.claim_module = lambda chosen: stages
+    audit.current_commit = lambda: "0" * 40
+    smallest = dataclasses.asdict(toy.settings("none"))
+    settings.Settings.preset = classmethod(
+        lambda cls, profile, **asked: cls(
+            **{**smallest, **{name: value for name, value in asked.items() if value is not None}}
+        )
+    )
+
+
+def _child(request, out, err):
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    sys.argv = ["framebound", *request["argv"]]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if request.get("largest_file"):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"], request["largest_file"]))
+    status = 99
+    try:
+        from experiments import cli
+
+        if request.get("toy"):
+            _small_reproduce()
+        cli.main()
+    except SystemExit as error:
+        status = error.code or 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _run(request):
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        start = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            _child(request, out, err)
+        sent = False
+        while True:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            passed = time.monotonic() - start
+            if ended:
+                break
+            if request.get("after") is not None and passed >= request["after"] and not sent:
+                os.kill(child, request["signal"])
+                sent = True
+            if passed > request.get("limit", 300):
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.003)
+        texts = []
+        for stream in (out, err):
+            stream.seek(0)
+            texts.append(stream.read())
+        code = os.waitstatus_to_exitcode(status)
+        return {"status": code, "seconds": passed, "out": texts[0], "err": texts[1], "sent": sent}
+
+
+def _serve():
+    warnings.simplefilter("ignore")
+    import experiments.audit.run
+    import experiments.reproduce  # noqa: F401
+
+    answers = os.fdopen(os.dup(1), "w")
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "shell" in request:
+            done = subprocess.run(request["shell"], shell=True, capture_output=True, text=True, check=False)
+            answer = {"status": done.returncode, "out": done.stdout, "err": done.stderr}
+        else:
+            answer = _run(request)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()
