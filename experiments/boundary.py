@@ -7,6 +7,7 @@
 Each but 0 and 1 comes with one line on stderr that begins with "framebound: "; a defect with a few more.
 """
 
+import contextlib
 import errno
 import os
 import platform
@@ -25,9 +26,9 @@ from experiments.errors import (
     first_line,
     is_mistake,
     is_out_of_memory,
+    is_refusal_of_a_disk,
     printable,
     where,
-    writing,
 )
 
 EXIT_INTERRUPTED = 130
@@ -60,8 +61,7 @@ def run(command: Callable[[], int | None], arguments: list[str]) -> int:
     line = f"framebound {shlex.join(arguments)}"
     try:
         status = command()
-        with writing("the output"):
-            sys.stdout.flush()
+        sys.stdout.flush()
         # typer turns an interrupt into this status, without a word.
         if status == EXIT_INTERRUPTED or interrupts.received() is not None:
             return _interrupted(arguments)
@@ -69,8 +69,7 @@ def run(command: Callable[[], int | None], arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _interrupted(arguments)
     except BrokenPipeError:
-        # Python flushes once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return EXIT_BROKEN_PIPE
     except Exception as error:
         if interrupts.received() is not None:
@@ -98,6 +97,10 @@ def _status(error: Exception, command: str) -> int:
         return _complain(f"{message()} (in: {command})", status)
     if isinstance(error, DiskError):
         return _complain(str(error), EXIT_DISK)
+    if is_refusal_of_a_disk(error):
+        # Whatever is written to files says which; what is left is the output.
+        _forget_output()
+        return _complain(str(DiskError("the output", os.strerror(error.errno), error.errno)), EXIT_DISK)
     if is_mistake(error):
         return _complain(str(error), EXIT_MISTAKE)
     if is_out_of_memory(error):
@@ -106,6 +109,12 @@ def _status(error: Exception, command: str) -> int:
         name = os.fsdecode(error.filename)
         return _complain(f"{name}: {error.strerror}; check the path and its permissions", EXIT_MISTAKE)
     return _defect(error, command)
+
+
+def _forget_output() -> None:
+    """Send what is left of the output nowhere: Python flushes it once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _defect(error: Exception, command: str) -> int:

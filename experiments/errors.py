@@ -167,6 +167,11 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise DiskError(path, os.strerror(number), number) from error
 
 
+def is_refusal_of_a_disk(error: BaseException) -> bool:
+    """Whether the system says that a disk is full, read-only or failing."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRNOS
+
+
 def _refused(error: BaseException | None, path: Path) -> int | None:
     """The error number of a refused write behind an error, however many handlers it went through; None if there is none."""
     while error is not None:
