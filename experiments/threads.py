@@ -74,7 +74,7 @@ def choose_threads(pipeline: Path | None, asked: int | None = None) -> Threads:
     parameters = None if pipeline is None else unet_parameters(pipeline)
     if parameters is None:
         return Threads(available_cores(), "one a core: the size of the UNet is not known")
-    size = f"a UNet of {parameters / 1e6:.1f} million parameters"
+    size = f"a UNet of {parameters:,} parameters"
     if parameters <= LARGEST_ON_ONE:
         return Threads(1, f"{size} is faster on one")
     return Threads(available_cores(), f"one a core: {size}")

@@ -261,7 +261,7 @@ class TestThreads:
 
     def test_shipped_size_runs_on_one(self):
         chosen = choose_threads(pipeline_module.SHIPPED_WEIGHTS)
-        assert chosen.count == 1 and "1.4 million parameters" in str(chosen)
+        assert chosen.count == 1 and "1,428,627 parameters" in str(chosen)
 
     def test_large_network_runs_on_every_core(self, tmp_path, monkeypatch):
         (tmp_path / "unet").mkdir()

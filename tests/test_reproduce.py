@@ -3,6 +3,7 @@ written where.
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -210,6 +211,39 @@ def test_killed_training_keeps_the_snapshots_of_steps_it_will_not_take_again(tmp
     snapshots = [sorted((out / "store").glob("adapter-*/adapter.safetensors.step*")) for out in (tmp_path, finished)]
     assert [path.read_bytes() for path in snapshots[0]] == [path.read_bytes() for path in snapshots[1]]
     assert [path.name for path in snapshots[0]] == [path.name for path in snapshots[1]] and len(snapshots[0]) == 3
+
+
+def test_one_claim_runs_only_what_it_needs(tmp_path, pipeline, finished):
+    """Clip, adapter and evidence for the rung on the network, and the claim's own ladder; no edit, features or study."""
+    counter = Counter()
+    audit = reproduce(toy.settings(pipeline, claims=("C1.toy",)), tmp_path, observer=counter)
+    assert counter.made == ["clip", "adapter", "evidence", "ladder-C1.toy", "reality-C1.toy", "figures"]
+    assert audit["passed"] and audit["edit"] is None and [figure["name"] for figure in audit["figures"]] == ["claim_C1.toy"]
+    page = (tmp_path / "report.html").read_text()
+    assert "The editor at work" not in page and "C1.toy" in page
+    # The numbers are those of the whole run, which finds them in the store.
+    whole = json.loads((finished / "audit.json").read_text())
+    assert audit["claims"] == whole["claims"]
+    again = Counter()
+    reproduce(toy.settings(pipeline), tmp_path, observer=again)
+    assert set(again.made) == {"edit", "features", "film_strip", "figures"}
+    assert published(tmp_path) == published(finished)
+
+
+def test_prompts_are_checked_before_the_training(tmp_path, pipeline):
+    counter = Counter()
+    with pytest.raises(ValueError, match=r"has 1\d tokens and the text encoder takes 12; 2 are start and end, .* wolf 4"):
+        reproduce(toy.settings(pipeline, target_prompt="a sepia video of a grey wolf"), tmp_path, observer=counter)
+    assert counter.made == []
+
+
+def test_number_of_threads_is_said(tmp_path, pipeline, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    counter = Counter()
+    audit = reproduce(toy.settings(pipeline, claims=("C1.toy",)), tmp_path, observer=counter)
+    (said,) = counter.threads
+    assert re.fullmatch(r"networks run on 1 thread \(a UNet of [\d,]+ parameters is faster on one\)", said)
+    assert audit["threads"] == 1
 
 
 def test_warns_where_every_similarity_is_one(tmp_path, pipeline):
