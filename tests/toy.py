@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.settings import Settings
-from theory.claim import Claim, Hypothesis, Outcome, Problem, Tightness, Verdict
+from theory.claim import Claim, Comparison, Hypothesis, Origin, Outcome, Problem, Tells, Tightness, Verdict
 
 SIZE = (("num_entries", 2),)
 
@@ -38,13 +38,13 @@ def claim(*, bound: float = 1.0, claim_id: str = "C1.toy", title: str = "A cosin
         latex=r"|\cos\alpha| \le 1",
         hypotheses=(Hypothesis("H1", "The cosine is not scaled."),),
         verdict=Verdict.PROVED,
-        tightness=Tightness.TIGHT,
+        tightness=Tightness.ATTAINED,
         origin="a test",
         problem=problem,
         witnesses=lambda num_entries: {"angle": jnp.asarray(0.0)},
         necessity={"H1": unscaled},
         planted={"half": lambda instance: jnp.asarray(0.5)},
-        reality=reality,
+        reality=(Comparison("a number of each record", Origin.NETWORK, Tells.IDENTITY, reality),),
         floor=0.99,
         floor_reason="attained",
     )

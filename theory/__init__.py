@@ -10,16 +10,12 @@ import pkgutil
 
 import jax
 
+from theory.readings import PAPER, Decision
+
 jax.config.update("jax_enable_x64", True)
 
-PAPER_CLAIMS = {
-    "C1": "The temporal consistency loss is differentiable under bounded feature norms, and its gradient is Lipschitz",
-    "C2": "Gradient descent on it decreases it monotonically and converges to a local minimum for a suitable learning rate",
-    "C3": "The DDIM inversion error of the adapter modules remains controlled",
-    "C4": "This holds with bilateral filtering across frames",
-    "C5": "Shared and frame-specific prompt tokens give near-perfect alignment",
-}
-"""What the paper (arXiv 2504.16016) claims, in our words; paper_notes.md says how sure we are of its own wording."""
+PAPER_CLAIMS = {group: claim.title for group, claim in PAPER.items()}
+"""What the paper (arXiv 2504.16016) claims, in our words; theory/readings.py decides each reading by reading."""
 
 FOLDERS = ("temporal_loss", "descent", "inversion", "bilateral", "tokens")
 
@@ -38,8 +34,48 @@ def _discover() -> tuple:
             claim = getattr(importlib.import_module(f"theory.{folder}.{module.name}"), "CLAIM", None)
             if claim is not None:
                 found.append(claim)
+    check_references(found)
     # Refuted statements first in their group: they are the paper's own words, the rest repairs and sharpens them.
     return tuple(sorted(found, key=lambda claim: (claim.group, claim.verdict != "refuted", claim.id)))
+
+
+def check_references(claims) -> None:
+    """Check what claims and readings say of each other.
+
+    Raises:
+        ValueError: two claims of one id; a claim that relies on one that does not exist, or in a circle; a reading decided by a claim that
+            does not exist, or by claims whose verdicts do not support the decision.
+    """
+    known = {}
+    for claim in claims:
+        if claim.id in known:
+            raise ValueError(f"{claim.id}: two theorems have this id; rename one")
+        known[claim.id] = claim
+
+    def climb(claim, above: tuple[str, ...]) -> None:
+        for name in claim.relies_on:
+            if name not in known:
+                raise ValueError(f"{claim.id}: it relies on {name!r}, which does not exist; there are {', '.join(known)}")
+            if name in (*above, claim.id):
+                raise ValueError(f"{claim.id}: it relies on itself, through {' -> '.join((*above, claim.id, name))}")
+            climb(known[name], (*above, claim.id))
+
+    for claim in claims:
+        climb(claim, ())
+    for group, paper in PAPER.items():
+        for reading in paper.readings:
+            for name in reading.decided_by:
+                if name not in known:
+                    raise ValueError(f"{group}, reading {reading.name!r}: decided by {name!r}, which does not exist")
+            if reading.decision is Decision.OPEN or not reading.decided_by:
+                continue
+            refuted = known[reading.decided_by[0]].verdict == "refuted"
+            # A refuted claim carries its repaired statement, which it proves; so it can decide that reading as well.
+            if reading.decision is Decision.FALSE and not refuted or reading.decision is Decision.TRUE and refuted:
+                raise ValueError(
+                    f"{group}, reading {reading.name!r} is {reading.decision}, but {reading.decided_by[0]} is "
+                    f"{known[reading.decided_by[0]].verdict}"
+                )
 
 
 def find_claim(claim_id: str):

@@ -57,3 +57,28 @@ def evidence(editor):
     from experiments.editor.evidence import default_evidence
 
     return default_evidence(editor)
+
+
+@pytest.fixture(scope="session")
+def untrained_editor():
+    """The shipped architecture in float64 with random weights: a network that has learned nothing."""
+    from experiments.editor import load_editor
+
+    import torch
+
+    editor = load_editor(dtype=torch.float64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for module in editor.pipeline.unet.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    return editor
+
+
+@pytest.fixture(scope="session")
+def scrambled_evidence(evidence, untrained_editor):
+    """Evidence that is wrong on purpose, by name; see theory/scramble.py."""
+    from experiments.editor.evidence import default_evidence
+    from theory.scramble import scrambled
+
+    return scrambled(evidence, default_evidence(untrained_editor))

@@ -6,13 +6,17 @@ For a true statement                                  For a refuted one
 3 attack     the search stays below 1, above a floor  the search finds a counterexample by itself
 4 necessity  without a hypothesis the bound breaks    with the missing hypothesis restored the search comes out empty
 5 power      a planted false bound is rejected        a planted false repair is rejected
-6 reality    it holds on the real network             how near the real network comes to the counterexample (recorded)
+6 reality    every question put to recorded evidence   the same
+             is answered as the claim declares
+
+Rungs 1, 3 and 5 are climbed at every size of the family. Rung 6 says of each comparison what its numbers were taken from and what it can
+tell; `notice` replaces the evidence by scrambled evidence, which every comparison that calls itself a test has to notice.
 """
 
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +24,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory import search
-from theory.claim import Claim, Instance, Outcome, Problem, Tightness, Verdict, worst
+from theory.claim import (
+    SHARP,
+    Claim,
+    Comparison,
+    Instance,
+    Outcome,
+    Plant,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+    _witness_outcomes,
+    membership_residual,
+    search_all,
+    worst,
+)
 from theory.evidence import Evidence
 
 SHARPNESS_PLANT = 0.98
@@ -54,17 +74,6 @@ class RungResult:
     ratios: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0), repr=False)
 
 
-@functools.lru_cache(maxsize=None)
-def _witness_outcomes(claim: Claim) -> tuple[Outcome, ...]:
-    problem = claim.problem
-    return tuple(problem.outcome(claim.witnesses(**dict(size)), size, "witness") for size in problem.sizes)
-
-
-def witness(claim: Claim) -> list[Outcome]:
-    """The extremal instance (or the counterexample), at every size."""
-    return list(_witness_outcomes(claim))
-
-
 def _ratios(measured: np.ndarray, bound: np.ndarray) -> np.ndarray:
     return np.divide(measured, bound, out=np.where(measured == 0, 0.0, np.inf), where=bound != 0)
 
@@ -77,17 +86,6 @@ def batch(problem: Problem, size: search.Size, seed: int) -> tuple[Outcome, Outc
         search.select(problem, size, parameters, int(pick(ratios)), "random", seed) for pick in (np.argmax, np.argmin)
     )
     return high, low, ratios
-
-
-@functools.lru_cache(maxsize=None)
-def _search_all(problem: Problem, seed: int) -> tuple[tuple[Outcome, ...], np.ndarray]:
-    found = [search.maximise(problem, size, seed=seed) for size in problem.sizes]
-    return tuple(outcome for outcome, _ in found), np.concatenate([ratios for _, ratios in found])
-
-
-def attack(claim: Claim, *, seed: int = 0) -> list[Outcome]:
-    """The best instance that adversarial search finds at every size. Searched once per seed and process."""
-    return list(_search_all(claim.problem, seed)[0])
 
 
 def _describe(outcome: Outcome) -> str:
@@ -109,13 +107,24 @@ def _breaks(outcome: Outcome) -> bool:
 
 
 def run_witness(claim: Claim) -> RungResult:
-    if claim.verdict is Verdict.REFUTED:
-        supports = _breaks
-    elif claim.tightness in (Tightness.TIGHT, Tightness.IDENTITY):
-        supports = Outcome.attains.fget
-    else:
-        supports = Outcome.holds.fget
-    return _judge(Rung.WITNESS, witness(claim), supports)
+    def supports(size: Size, outcome: Outcome) -> bool:
+        if claim.verdict is Verdict.REFUTED:
+            return not outcome.holds
+        if not claim.is_sharp(size):
+            return outcome.holds
+        if claim.tightness is Tightness.APPROACHED:
+            return outcome.holds and outcome.ratio >= claim.floor
+        return outcome.attains
+
+    outcomes = _witness_outcomes(claim)
+    failures = [
+        _describe(outcome) for size, outcome in zip(claim.problem.sizes, outcomes, strict=True) if not supports(size, outcome)
+    ]
+    for size in claim.problem.sizes if claim.witness_parameters else ():
+        residual, budget = membership_residual(claim, size), claim.problem.budget(size)
+        if residual > budget:
+            failures.append(f"witness at {dict(size)} is no member of the family: residual {residual:.3g}, budget {budget:.3g}")
+    return RungResult(Rung.WITNESS, not failures, outcomes, tuple(failures))
 
 
 def run_property(claim: Claim, seed: int = 0) -> RungResult:
@@ -131,29 +140,33 @@ def run_property(claim: Claim, seed: int = 0) -> RungResult:
 
 
 def run_attack(claim: Claim, seed: int = 0) -> RungResult:
-    outcomes, ratios = _search_all(claim.problem, seed)
+    outcomes, ratios = search_all(claim.problem, seed)
 
-    def supports(outcome: Outcome) -> bool:
+    def supports(size: Size, outcome: Outcome) -> bool:
         if claim.verdict is Verdict.REFUTED:
             return not outcome.holds
-        return outcome.holds and outcome.ratio >= claim.floor
+        return outcome.holds and outcome.ratio >= (claim.floor if claim.is_sharp(size) else 0.0)
 
-    return _judge(Rung.ATTACK, outcomes, supports, ratios)
+    failures = tuple(
+        _describe(outcome) for size, outcome in zip(claim.problem.sizes, outcomes, strict=True) if not supports(size, outcome)
+    )
+    return RungResult(Rung.ATTACK, not failures, outcomes, failures, ratios)
 
 
 def run_necessity(claim: Claim, seed: int = 0) -> RungResult:
     if claim.verdict is Verdict.REFUTED:
-        outcomes, ratios = _search_all(claim.repaired, seed)
+        outcomes, ratios = search_all(claim.repaired, seed)
         return _judge(Rung.NECESSITY, outcomes, Outcome.holds.fget, ratios)
     outcomes = [dataclasses.replace(build(), label=name) for name, build in claim.necessity.items()]
     return _judge(Rung.NECESSITY, outcomes, _breaks)
 
 
-def _planted_bounds(claim: Claim) -> dict[str, Callable[[Instance], Any]]:
+def planted_bounds(claim: Claim) -> dict[str, Plant]:
+    """The claim's own plants, and for a sharp bound 0.98 of it where it is sharp."""
     honest = (claim.repaired or claim.problem).bound
-    planted = dict(claim.planted)
-    if claim.tightness in (Tightness.TIGHT, Tightness.IDENTITY):
-        planted[f"bound x {SHARPNESS_PLANT}"] = lambda instance: SHARPNESS_PLANT * honest(instance)
+    planted = claim.plants
+    if claim.tightness in SHARP:
+        planted[f"bound x {SHARPNESS_PLANT}"] = Plant(lambda instance: SHARPNESS_PLANT * honest(instance), claim.sharp_for)
     return planted
 
 
@@ -171,8 +184,8 @@ def _worst_of_batch(problem: Problem, size: search.Size, planted: Callable[[Inst
     return _with_bound(search.select(problem, size, parameters, int(np.argmax(ratios)), "random", seed), planted)
 
 
-def catch(claim: Claim, planted: Callable[[Instance], Any], seed: int = 0) -> Outcome:
-    """Run the checks against a false bound, cheapest first, and return the outcome that breaks it, or else the worst one found.
+def catch(claim: Claim, planted: Callable[[Instance], Any], size: Size, seed: int = 0) -> Outcome:
+    """Run the checks at one size against a false bound, cheapest first, and return the outcome that breaks it, or else the worst one found.
 
     The measured side is the true claim's, so what its own rungs have measured is compared again with the false bound; only if that does not
     catch it, a search of its own is run.
@@ -181,15 +194,11 @@ def catch(claim: Claim, planted: Callable[[Instance], Any], seed: int = 0) -> Ou
     seen: list[Outcome] = []
 
     def stages():
-        for outcome in _witness_outcomes(claim) if claim.repaired is None else ():
-            yield _with_bound(outcome, planted)
-        for size in target.sizes:
-            yield _worst_of_batch(target, size, planted, seed)
-        for outcome in _search_all(target, seed)[0]:
-            yield _with_bound(outcome, planted)
-        false = dataclasses.replace(target, bound=planted)
-        for size in false.sizes:
-            yield search.maximise(false, size, seed=seed)[0]
+        if claim.repaired is None:
+            yield _with_bound(_witness_outcomes(claim)[target.sizes.index(size)], planted)
+        yield _worst_of_batch(target, size, planted, seed)
+        yield _with_bound(search_all(target, seed)[0][target.sizes.index(size)], planted)
+        yield search.maximise(dataclasses.replace(target, bound=planted), size, seed=seed)[0]
 
     for outcome in stages():
         seen.append(outcome)
@@ -200,21 +209,50 @@ def catch(claim: Claim, planted: Callable[[Instance], Any], seed: int = 0) -> Ou
 
 def run_power(claim: Claim, seed: int = 0) -> RungResult:
     caught = []
-    for name, planted in _planted_bounds(claim).items():
-        outcome = catch(claim, planted, seed)
-        caught.append(dataclasses.replace(outcome, label=f"{name}, by {outcome.label}"))
+    for name, plant in planted_bounds(claim).items():
+        for size in (claim.repaired or claim.problem).sizes:
+            if plant.applies(**dict(size)):
+                outcome = catch(claim, plant.bound, size, seed)
+                at = ", ".join(f"{key} = {value}" for key, value in size)
+                caught.append(dataclasses.replace(outcome, label=f"{name} at {at}, by {outcome.label}"))
     if not caught:
         return RungResult(Rung.POWER, False, (), (f"{claim.id} plants no false bound, so nothing shows that its checks can fail",))
     return _judge(Rung.POWER, caught, _breaks)
 
 
 def run_reality(claim: Claim, evidence: Evidence) -> RungResult:
-    outcomes = list(claim.reality(evidence))
-    if not outcomes:
-        return RungResult(Rung.REALITY, False, (), (f"{claim.id} compares nothing on the real network",))
-    if claim.verdict is Verdict.REFUTED:
-        return _judge(Rung.REALITY, outcomes, lambda outcome: True)
-    return _judge(Rung.REALITY, outcomes, Outcome.holds.fget)
+    outcomes: list[Outcome] = []
+    failures: list[str] = []
+    for comparison in claim.reality:
+        found = comparison.outcomes(evidence)
+        outcomes += found
+        failures += [
+            f"{comparison.question}: expected {comparison.expected}; {_describe(outcome)}" for outcome in comparison.failures(found)
+        ]
+    return RungResult(Rung.REALITY, not failures, tuple(outcomes), tuple(failures))
+
+
+def noticed(comparison: Comparison, scrambled: Mapping[str, Evidence]) -> dict[str, bool]:
+    """On which scrambled evidence a comparison comes out otherwise than it declares.
+
+    Evidence that the comparison refuses (a ValueError that names the value, or sides that are not finite) counts as noticed.
+    """
+    found = {}
+    for name, evidence in scrambled.items():
+        try:
+            found[name] = bool(comparison.failures(comparison.outcomes(evidence)))
+        except (ValueError, ArithmeticError):
+            found[name] = True
+    return found
+
+
+def unnoticed_tests(claim: Claim, scrambled: Mapping[str, Evidence]) -> list[str]:
+    """The questions of a claim that call themselves a test and come out as declared on every scrambled evidence."""
+    return [
+        comparison.question
+        for comparison in claim.reality
+        if comparison.tells is Tells.TEST and not any(noticed(comparison, scrambled).values())
+    ]
 
 
 def verify(claim: Claim, *, seed: int = 0, evidence: Evidence | None = None) -> list[RungResult]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Outcome, Parameters, Problem, Size
+from theory.problem import Outcome, Parameters, Problem, Size
 
 FIRST_MOMENT_DECAY = 0.9
 SECOND_MOMENT_DECAY = 0.99

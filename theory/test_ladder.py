@@ -9,7 +9,7 @@ import pytest
 
 import theory
 from theory import ladder, search
-from theory.claim import Tightness, Verdict
+from theory.claim import Tightness, Verdict, unfinished
 
 # The rungs of a claim share compiled programs and one search, so one worker climbs them all.
 every_claim = pytest.mark.parametrize(
@@ -82,6 +82,17 @@ def test_power(claim):
 @every_claim
 def test_reality(claim, evidence):
     assert_passed(ladder.run_reality(claim, evidence))
+
+
+@every_claim
+def test_scrambled_evidence_is_noticed(claim, scrambled_evidence):
+    unnoticed = ladder.unnoticed_tests(claim, scrambled_evidence)
+    assert not unnoticed, f"{claim.id} calls these a test, and scrambled evidence passes them: {unnoticed}"
+
+
+@every_claim
+def test_nothing_is_missing(claim):
+    assert not unfinished(claim), "\n".join(unfinished(claim))
 
 
 def test_same_seed_same_attack():

@@ -17,6 +17,8 @@ from theory.claim import Claim, Tightness, Verdict
 from theory.ladder import Rung
 
 FORMAT = 1
+TIGHTNESS_ORDER = (Tightness.ATTAINED, Tightness.APPROACHED, Tightness.IDENTITY, Tightness.UPPER, Tightness.LOWER)
+"""Which theorem speaks for its group first."""
 STATED = ".stated"
 """How the id of the paper's own statement ends."""
 
@@ -79,7 +81,7 @@ def worst_number(record: Mapping[str, Any], rungs: Sequence[Rung]) -> dict[str, 
 def _headline(members: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The true theorem that speaks for a group: sharp before not sharp, a repair of the paper before an addition."""
     true = [record for record in members if record["verdict"] != Verdict.REFUTED]
-    rank = {Tightness.TIGHT: 0, Tightness.IDENTITY: 1, Tightness.UPPER: 2, Tightness.LOWER: 3}
+    rank = {tightness: place for place, tightness in enumerate(TIGHTNESS_ORDER)}
     return min(
         true,
         key=lambda record: (record["verdict"] != Verdict.REPAIRED, rank[Tightness(record["tightness"])]),

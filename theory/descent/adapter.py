@@ -34,7 +34,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.instances import draw_normals
 from theory.evidence import AdapterRecord, Evidence
 from theory.temporal_loss import instances
@@ -324,7 +337,7 @@ CLAIM = Claim(
         Hypothesis("H2", "||F_t|| >= m > 0 for every frame at theta."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -335,7 +348,15 @@ CLAIM = Claim(
         "B left out": _terms(up=0.0),
         "m for m^2": _terms(power=1),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="the supremum is approached as the adapter grows beyond m, where the second term fades",
 )

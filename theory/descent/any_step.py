@@ -34,7 +34,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.feature_descent import (
     WITNESS_OFFSET,
     check_step_size,
@@ -236,7 +248,7 @@ CLAIM = Claim(
         Hypothesis("H2", "||F_t|| >= r_t > 0 for every frame t, with r_t in the place of ||F_t|| in the bound."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -247,7 +259,15 @@ CLAIM = Claim(
         "a step counted as four times as long": functools.partial(_bound, early=4.0),
         "root of the norms": functools.partial(_bound, power=0.5),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="the supremum is approached as the step shortens, at frames where the similarities vanish",
 )

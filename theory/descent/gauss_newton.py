@@ -35,7 +35,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.feature_descent import steepest_frames
 from theory.descent.instances import draw_normals
 from theory.evidence import Evidence
@@ -377,7 +390,7 @@ CLAIM = Claim(
         Hypothesis("H4", "H bounds its second derivative at theta."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -392,7 +405,15 @@ CLAIM = Claim(
         "without the curvature of the map": _compared(map_share=0.0),
         "N - 1 for N - 2": _compared(divisor_shift=1),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="the sides agree where the loss vanishes, and the search may descend to it",
 )

@@ -31,7 +31,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.instances import chain, critical_similarities, draw_normals, profile
 from theory.evidence import Evidence
 from theory.temporal_loss import instances
@@ -200,7 +213,7 @@ CLAIM = Claim(
         Hypothesis("H2", "The gradient vanishes at F, or some direction is normal to every frame."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -210,7 +223,15 @@ CLAIM = Claim(
         "9 for 8": lambda instance: loss_at_curvature(instance["frames"], factor=9.0),
         "N times the least squared norm for the sum of squared norms": lambda instance: _planted_norms(instance["frames"]),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="the supremum is attained at collinear frames, which gradient ascent approaches",
 )

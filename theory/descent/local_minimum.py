@@ -35,7 +35,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.feature_descent import check_run, feature_step_limit, gradient
 from theory.descent.instances import chain, critical_similarities, draw_normals, profile
 from theory.descent.landscape import LEAST_SWING, least_critical_value
@@ -266,7 +279,15 @@ CLAIM = Claim(
         "no loss of rate near the least critical value": lambda instance: _promise(instance, 1.0),
         "the gap measured to four times the least critical value": lambda instance: _promise(instance, _gap(instance, swing_share=0.5)),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="these features keep away from the counterexample",
+        ),
+    ),
     counterexamples=COUNTEREXAMPLES,
     repaired=REPAIRED,
 )

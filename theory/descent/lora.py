@@ -40,7 +40,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.adapter import bounded_exp, derivative_bounds, lora_instance, recorded_adapter
 from theory.descent.expansion import averaged_curvature
 from theory.descent.feature_descent import gradient
@@ -333,7 +346,15 @@ CLAIM = Claim(
         "B left out": _promised(up=0.0),
         "without the second derivative of the map": _without_second_derivative,
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="these features keep away from the counterexample",
+        ),
+    ),
     counterexamples=COUNTEREXAMPLES,
     repaired=REPAIRED,
 )

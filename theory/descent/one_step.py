@@ -30,7 +30,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.expansion import averaged_curvature
 from theory.descent.instances import draw_normals
 from theory.evidence import Evidence
@@ -260,7 +273,7 @@ CLAIM = Claim(
         Hypothesis("H2", "eta > 0."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="the textbook lemma behind the paper's convergence claim, whose range of learning rates is our reading",
     problem=PROBLEM,
     witnesses=witness,
@@ -271,7 +284,15 @@ CLAIM = Claim(
         "the curvature at the start alone": _curvature_at_start,
         "the quadratic part alone": lambda instance: jnp.max(jnp.abs(instance["quadratic"])),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="the supremum is attained by every quadratic whose second derivatives are all L",
 )

@@ -26,7 +26,20 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.feature_descent import check_run, gradient
 from theory.descent.instances import chain, draw_normals, profile
 from theory.descent.landscape import LEAST_SWING
@@ -210,7 +223,7 @@ CLAIM = Claim(
         Hypothesis("H3", "||F_t|| <= R for every frame."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -222,7 +235,15 @@ CLAIM = Claim(
             squared_gradient(instance["frames"]) * gradient_dominance(3) / (64 * (math.sin(math.pi / 4) * math.sin(math.pi / 5)) ** 2)
         ),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="the supremum is attained at three planar frames with s = (a, -a), for every a",
 )

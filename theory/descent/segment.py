@@ -33,7 +33,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.feature_descent import gradient, steepest_frames
 from theory.descent.gauss_newton import turning
 from theory.descent.instances import draw_normals
@@ -286,7 +299,15 @@ CLAIM = Claim(
         "0.98 of C+": _compared(everywhere_share=0.98),
         "m for m^2": _compared(power=1),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="attained where the loss is zero, and the search may descend to it",
 )

@@ -25,7 +25,20 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.descent.feature_descent import (
     WITNESS_OFFSET,
     draw_start,
@@ -142,7 +155,7 @@ CLAIM = Claim(
         Hypothesis("H3", "eta >= 2 m^2 / C+_N."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -153,7 +166,15 @@ CLAIM = Claim(
         "m for m^2": _factor(norm_power=1),
         "the factor without its square": _factor(power=1),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="the supremum is approached as the similarities tend to 0, where the loss and its gradient vanish",
 )

@@ -31,7 +31,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances, round_trip
 from theory.inversion.ddim import RoundTrip, recorded_round_trip
@@ -268,7 +280,7 @@ CLAIM = Claim(
         Hypothesis("H3", "Sampling starts where the inversion ended."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="claim C3, which speaks of the adapter's error; the paper's bound is not known to us",
     problem=PROBLEM,
     witnesses=witness,
@@ -278,7 +290,14 @@ CLAIM = Claim(
         "the adapter at the lower level": lambda instance: _bound_of(instance, level_shift=1),
         "the adapter's output times h^2": lambda instance: _bound_of(instance, mismatch_weight=lambda trip: trip.steps),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IDENTITY,
+            compare=_reality,
+        ),
+    ),
     floor=0.99,
     floor_reason=(
         "attained where all defects and the adapter's outputs point one way; ascent turns them there gradually"

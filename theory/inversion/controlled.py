@@ -33,7 +33,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances, log_concave, round_trip
 from theory.inversion.ddim import recorded_round_trip
@@ -157,7 +169,14 @@ CLAIM = Claim(
         "without the defect nearest the data": lambda instance: jnp.sum(log_concave.defect_norms(instance)[1:]),
         "root of the sum of squares": lambda instance: instances.norms(log_concave.defect_norms(instance)),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IDENTITY,
+            compare=_reality,
+        ),
+    ),
     counterexamples=COUNTEREXAMPLES,
     repaired=REPAIRED,
 )

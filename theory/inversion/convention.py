@@ -32,7 +32,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.ddim import Convention
@@ -270,7 +283,14 @@ CLAIM = Claim(
         "convention S": lambda instance: _closed_form(instance, Convention.S),
         "convention Y": lambda instance: _closed_form(instance, Convention.Y),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IDENTITY,
+            compare=_reality,
+        ),
+    ),
     floor=1 - 1e-9,
     floor_reason="both sides are one number; what is left below 1 is rounding",
 )

@@ -25,7 +25,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.log_concave import fitted_gaussian
@@ -242,7 +255,7 @@ CLAIM = Claim(
         Hypothesis("H2", "q = h L < 1."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -252,7 +265,16 @@ CLAIM = Claim(
         "one power more": lambda instance: _bound(instance, shift=1),
         "without the denominator": lambda instance: _bound(instance, keep_denominator=False),
     },
-    reality=_reality,
+    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.CLIP,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="attained by e(y) = L y; ascent straightens the predictor gradually",
 )

@@ -27,7 +27,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.schedule import check_noise_levels, noise_levels
@@ -258,7 +271,7 @@ CLAIM = Claim(
         Hypothesis("H3", "0 <= sigma_0 < sigma_N, and s^2 + sigma_0^2 > 0."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper; says what claim C3's control costs",
     problem=PROBLEM,
     witnesses=witness,
@@ -268,7 +281,16 @@ CLAIM = Claim(
         "half of the exponent": lambda instance: _bound(instance, exponent_weight=0.5),
         "the two directions swapped": lambda instance: _bound(instance, swapped=True),
     },
-    reality=_reality,
+    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.CLIP,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason=(
         "attained by one cluster and next to the middle of two alike; the ascent moves start and weights there"

@@ -32,7 +32,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.ddim import Convention, Predictor, RoundTrip, evaluate_for_inversion, round_trip
@@ -310,7 +323,7 @@ CLAIM = Claim(
         Hypothesis("H4", "Sampling starts where the inversion ended."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -319,7 +332,16 @@ CLAIM = Claim(
         "w - 1 without its absolute value": lambda instance: _bound(instance, unconditional_weight=lambda w: 0 * w),
         "growth of the condition alone": lambda instance: _bound(instance, growth_of_condition=True),
     },
-    reality=_reality,
+    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.CLIP,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.99,
     floor_reason="attained where the two predictors' defects are opposite at every step; ascent turns them gradually",
 )

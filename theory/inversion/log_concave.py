@@ -31,7 +31,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence, RoundTripRecord
 from theory.inversion import instances
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
@@ -309,7 +321,7 @@ CLAIM = Claim(
         Hypothesis("H4", "Sampling starts where the inversion ended."),
     ),
     verdict=Verdict.REPAIRED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper; repairs claim C3",
     problem=PROBLEM,
     witnesses=witness,
@@ -319,7 +331,16 @@ CLAIM = Claim(
         "curvature of the data for that of the smoothed data": _unsmoothed,
         "product over j <= k": _own_step_too,
     },
-    reality=_reality,
+    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.CLIP,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason=(
         "attained by Gaussian data under convention S only, whose axes the ascent has to make equally wide or align "

@@ -32,7 +32,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
@@ -335,7 +348,7 @@ CLAIM = Claim(
         Hypothesis("H4", "Sampling starts where the inversion ended."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -344,7 +357,16 @@ CLAIM = Claim(
         "half of the clusters' spread": lambda instance: _radius(instance, spread_weight=0.5),
         "without the clusters": lambda instance: _radius(instance, spread_weight=0.0),
     },
-    reality=_reality,
+    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.CLIP,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="attained by Gaussian data under convention S only, or next to the middle of two clusters",
 )

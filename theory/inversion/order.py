@@ -33,7 +33,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
@@ -358,7 +371,16 @@ CLAIM = Claim(
         * jnp.max(jnp.diff(jnp.arctan(instance["sigmas"]))),
         "a third of the sum for a half": lambda instance: _leading_term(instance) * 2 / 3,
     },
-    reality=_reality,
+    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.CONSTRUCTED,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=1 - 1e-6,
     floor_reason="both sides are one number; what is left below 1 is rounding, in units of a small error",
 )

@@ -27,7 +27,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Problem, Tightness, Verdict
+from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Problem, Tells, Tightness, Verdict
 from theory.evidence import Evidence
 from theory.inversion import instances
 from theory.inversion.ddim import Convention, RoundTrip, recorded_round_trip
@@ -354,7 +354,7 @@ CLAIM = Claim(
         Hypothesis("H3", "Sampling starts where the inversion ended."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="claim C3; the paper's bound is not known to us",
     problem=PROBLEM,
     witnesses=witness,
@@ -364,7 +364,14 @@ CLAIM = Claim(
         "L_j for L_{j+1}": _lower_level_constant,
         "no growth": _no_growth,
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IDENTITY,
+            compare=_reality,
+        ),
+    ),
     floor=0.999,
     floor_reason=(
         "attained where defects of all steps point one way and the predictor is -L y + b_k; ascent turns them there "

@@ -40,7 +40,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence, TwoLayerRecord
 from theory.inversion import instances
 from theory.inversion.ddim import Predictor, RoundTrip, recorded_round_trip
@@ -564,7 +577,7 @@ CLAIM = Claim(
         Hypothesis("H3", "Sampling starts within r_N of where the inversion ended."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
@@ -574,7 +587,16 @@ CLAIM = Claim(
         "half the curvature of tanh": lambda instance: _tube_of(instance, curvature=TANH_CURVATURE / 2).radii[0],
         "growth of the step below": lambda instance: _tube_of(instance, growth_shift=1).radii[0],
     },
-    reality=_reality,
+    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.CONSTRUCTED,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.99,
     floor_reason="attained without curvature; ascent takes it out gradually, and aligns start and defects",
 )

@@ -27,7 +27,19 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.temporal_loss import instances, lipschitz
 
@@ -168,7 +180,15 @@ CLAIM = Claim(
             lipschitz.lipschitz_constant(instance["frames"].shape[0]) / instance["min_norm"]
         ),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="these features keep away from the counterexample",
+        ),
+    ),
     counterexamples=COUNTEREXAMPLES,
     repaired=lipschitz.PROBLEM,
 )

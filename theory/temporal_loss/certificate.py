@@ -41,7 +41,20 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import UNIT_ROUNDOFF, relative_budget
 from theory.temporal_loss import instances
@@ -640,7 +653,15 @@ CLAIM = Claim(
         "bound on lambda_max for both ends": _compared(lambda instance: _certified(instance)[0]),
         "second neighbours taken as orthogonal": _orthogonal_second_neighbours,
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="attained by collinear frames with alternating similarities, where the search ends; the rounding margin is below 1e-5 there",
 )

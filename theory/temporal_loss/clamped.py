@@ -29,7 +29,20 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.temporal_loss import instances
 from theory.temporal_loss.lipschitz import lipschitz_constant
@@ -219,7 +232,15 @@ CLAIM = Claim(
             lipschitz_constant(instance["frames"].shape[0]) / instance["epsilon"]
         ),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="these features keep away from the counterexample",
+        ),
+    ),
     counterexamples=COUNTEREXAMPLES,
     repaired=REPAIRED,
 )

@@ -27,7 +27,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 from theory.temporal_loss.loss import pixelwise_similarities, similarities
@@ -213,7 +226,15 @@ CLAIM = Claim(
         "similarities of magnitude below 1": lambda instance: jnp.asarray(1 - 1e-3),
         "half of the entries zero": lambda instance: jnp.asarray(0.5),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="an identity: every instance attains it",
 )

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Problem, Tightness, Verdict
+from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Problem, Tells, Tightness, Verdict
 from theory.evidence import Evidence
 from theory.temporal_loss import instances
 from theory.temporal_loss.hessian import extremal_frames, hessian_constant, hessian_norm
@@ -95,7 +95,7 @@ CLAIM = Claim(
         Hypothesis("H2", "All frames of both F and G have norm at least m > 0."),
     ),
     verdict=Verdict.REPAIRED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="repairs the paper's Theorem 4.1",
     problem=PROBLEM,
     witnesses=witness,
@@ -107,7 +107,15 @@ CLAIM = Claim(
             lipschitz_constant(instance["frames"].shape[0] + 1) / instance["min_norm"] ** 2
         ),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.995,
     floor_reason=(
         "the search keeps a turn of at least 1/16 between the two members of a pair, and a pair so far apart stays a "

@@ -27,7 +27,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 from theory.temporal_loss import instances
@@ -213,7 +226,7 @@ CLAIM = Claim(
         Hypothesis("H2", "The channel vector of every pixel of every frame has norm at least m > 0."),
     ),
     verdict=Verdict.REPAIRED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="not in the paper; the form of its companion code",
     problem=PROBLEM,
     witnesses=witness,
@@ -223,7 +236,15 @@ CLAIM = Claim(
         "P^2 for P": _planted(pixel_power=2),
         "m for m^2": _planted(power=1),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason=(
         "the supremum is attained, but at a kink of the norm, which gradient ascent approaches and does not hit"

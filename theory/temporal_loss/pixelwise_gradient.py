@@ -22,7 +22,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Problem, Size, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.temporal_loss import gradient, instances, pixelwise
 from theory.temporal_loss.loss import temporal_loss
@@ -106,7 +118,15 @@ CLAIM = Claim(
         "P for sqrt(P)": _planted(pixel_power=1.0),
         "m^2 for m": _planted(power=2),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason="searched at N = 3, where the bound is attained, by all pixels together",
 )

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Hypothesis, Instance, Outcome, Problem, Tightness, Verdict
+from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Problem, Tells, Tightness, Verdict
 from theory.evidence import Evidence
 from theory.temporal_loss import instances
 from theory.temporal_loss.hessian import check_num_frames
@@ -119,7 +119,7 @@ CLAIM = Claim(
         Hypothesis("H2", "||F_t|| >= m > 0 for every frame."),
     ),
     verdict=Verdict.REPAIRED,
-    tightness=Tightness.TIGHT,
+    tightness=Tightness.ATTAINED,
     origin="sharpens the paper's Theorem 4.1",
     problem=PROBLEM,
     witnesses=witness,
@@ -131,7 +131,15 @@ CLAIM = Claim(
         "divisor N - 1 for N - 2": _planted(divisor_shift=1),
         "m for m^2": _planted(norm_power=1),
     },
-    reality=_reality,
+    reality=(
+        Comparison(
+            question="the claim's inequality",
+            origin=Origin.NETWORK,
+            tells=Tells.IMPLIED,
+            compare=_reality,
+            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+        ),
+    ),
     floor=0.999,
     floor_reason=(
         "the supremum is attained in the interior of the search's domain, at frames where the top eigenvalue is simple"
