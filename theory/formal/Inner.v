@@ -290,6 +290,9 @@ Fixpoint sum (n : nat) (f : nat -> R) : R :=
 Lemma sum_is_library : forall n f, sum (S n) f = sum_f_R0 f n.
 Proof. induction n; intros; [simpl; ring |]. change (sum (S n) f + f (S n) = sum_f_R0 f n + f (S n)). now rewrite IHn. Qed.
 
+Lemma sum_S : forall n f, sum (S n) f = sum n f + f n.
+Proof. easy. Qed.
+
 Lemma sum_ext : forall n f g, (forall i, (i < n)%nat -> f i = g i) -> sum n f = sum n g.
 Proof. induction n; intros f g H; [easy |]. simpl. rewrite H by lia. f_equal. apply IHn. intros. apply H. lia. Qed.
 
