@@ -417,27 +417,43 @@ Proof.
   apply (@is_derive_plus R_AbsRing R_NormedModule); [apply IHn; intros; apply H; lia | apply H; lia].
 Qed.
 
-(** Taylor's bound: a curve whose second derivative stays below M lies below its parabola. *)
-Lemma taylor_upper :
-  forall (f df ddf : R -> R) M,
-    (forall s, 0 <= s <= 1 -> is_derive f s (df s)) ->
-    (forall s, 0 <= s <= 1 -> is_derive df s (ddf s)) ->
-    (forall s, 0 <= s <= 1 -> ddf s <= M) ->
-    f 1 <= f 0 + df 0 + M / 2.
+(** A curve whose slope stays below a + M s lies below the parabola with these coefficients. *)
+Lemma parabola_upper : forall (f df : R -> R) a M,
+  (forall s, 0 <= s <= 1 -> is_derive f s (df s)) -> (forall s, 0 <= s <= 1 -> df s <= a + M * s) ->
+  f 1 <= f 0 + a + M / 2.
 Proof.
-  intros f df ddf M Hf Hdf HM.
-  assert (Slope : forall s, 0 <= s <= 1 -> df s <= df 0 + M * s).
-  { intros s Hs. destruct (MVT_gen df 0 s ddf) as [c [Hc E]].
-    - rewrite Rmin_left, Rmax_right by lra. intros. apply Hdf. lra.
-    - rewrite Rmin_left, Rmax_right by lra. intros. apply derivable_continuous_pt.
-      exists (ddf x). apply is_derive_Reals, Hdf. lra.
-    - rewrite Rmin_left, Rmax_right in Hc by lra. pose proof (HM c ltac:(lra)). nra. }
-  set (g := fun s => f s - (f 0 + df 0 * s + M / 2 * (s * s))).
-  destruct (MVT_gen g 0 1 (fun s => df s - (df 0 + M * s))) as [c [Hc E]].
-  - rewrite Rmin_left, Rmax_right by lra. intros s Hs. unfold g.
-    apply (@is_derive_minus R_AbsRing R_NormedModule); [apply Hf; lra |]. auto_derive; [easy | field].
+  intros f df a M Hf Slope.
+  set (g := fun s => f s - (f 0 + a * s + M / 2 * (s * s))).
+  assert (Hg : forall s, 0 <= s <= 1 -> is_derive g s (df s - (a + M * s))).
+  { intros s Hs. unfold g. apply (@is_derive_minus R_AbsRing R_NormedModule); [now apply Hf |]. auto_derive; [easy | field]. }
+  destruct (MVT_gen g 0 1 (fun s => df s - (a + M * s))) as [c [Hc E]].
+  - rewrite Rmin_left, Rmax_right by lra. intros. apply Hg. lra.
   - rewrite Rmin_left, Rmax_right by lra. intros s Hs. apply derivable_continuous_pt.
-    exists (df s - (df 0 + M * s)). apply is_derive_Reals. unfold g.
-    apply (@is_derive_minus R_AbsRing R_NormedModule); [apply Hf; lra |]. auto_derive; [easy | field].
-  - rewrite Rmin_left, Rmax_right in Hc by lra. pose proof (Slope c Hc). unfold g in E. nra.
+    exists (df s - (a + M * s)). apply is_derive_Reals, Hg. lra.
+  - rewrite Rmin_left, Rmax_right in Hc by lra. pose proof (Slope c Hc). unfold g in E. lra.
+Qed.
+
+(** Taylor's bound: a curve whose second derivative stays below M lies below its parabola. *)
+Lemma taylor_upper : forall (f df ddf : R -> R) M,
+  (forall s, 0 <= s <= 1 -> is_derive f s (df s)) -> (forall s, 0 <= s <= 1 -> is_derive df s (ddf s)) ->
+  (forall s, 0 <= s <= 1 -> ddf s <= M) -> f 1 <= f 0 + df 0 + M / 2.
+Proof.
+  intros f df ddf M Hf Hdf HM. apply parabola_upper with df; [exact Hf |].
+  intros s Hs. destruct (MVT_gen df 0 s ddf) as [c [Hc E]].
+  - rewrite Rmin_left, Rmax_right by lra. intros. apply Hdf. lra.
+  - rewrite Rmin_left, Rmax_right by lra. intros. apply derivable_continuous_pt.
+    exists (ddf x). apply is_derive_Reals, Hdf. lra.
+  - rewrite Rmin_left, Rmax_right in Hc by lra.
+    pose proof (Rmult_le_compat_r (s - 0) _ _ ltac:(lra) (HM c ltac:(lra))). lra.
+Qed.
+
+(** A derivative at h is one at 0 of the curve that starts there. *)
+Lemma is_derive_shift : forall (f : R -> R) h l, is_derive (fun s => f (h + s)) 0 l -> is_derive f h l.
+Proof.
+  intros f h l H.
+  apply is_derive_ext with (f := fun s => f (h + (s - h))); [intros; f_equal; ring |].
+  replace l with (1 * l) by ring.
+  apply (is_derive_comp (fun u => f (h + u)) (fun s => s - h)).
+  - replace (h - h) with 0 by ring. exact H.
+  - auto_derive; [easy | ring].
 Qed.

@@ -119,17 +119,6 @@ Proof.
   - simpl. rewrite Ra, Rb, Er, Eq, Ea, Eb. field. split; lra.
 Qed.
 
-(** A derivative at h is one at 0 of the curve that starts there. *)
-Lemma is_derive_shift : forall (f : R -> R) h l, is_derive (fun s => f (h + s)) 0 l -> is_derive f h l.
-Proof.
-  intros f h l H.
-  apply is_derive_ext with (f := fun s => f (h + (s - h))); [intros; f_equal; ring |].
-  replace l with (1 * l) by ring.
-  apply (is_derive_comp (fun u => f (h + u)) (fun s => s - h)).
-  - replace (h - h) with 0 by ring. exact H.
-  - auto_derive; [easy | ring].
-Qed.
-
 Section Cosine.
 Context {V : space}.
 Implicit Types A B x y : V.
