@@ -49,6 +49,46 @@ Proof.
   eapply Rle_trans; [apply len_minus |]. lra.
 Qed.
 
+(** C3.bounded, changing over at level m: the bound of the range above level m, then the growth of C3.any-inversion. *)
+Theorem bounded_then_growth : forall (e : nat -> V -> V) (z w p d : nat -> V) (L : nat -> R) G m,
+  (m <= N)%nat ->
+  (forall k, (k < N)%nat -> w k = sampling_step (fun j => sigma (S j) - sigma j) e k (w (S k))) ->
+  (forall k, (k < N)%nat -> z (S k) = z k [+] (sigma (S k) - sigma k) [*] p k) ->
+  (forall k, (k < m)%nat -> z k = sampling_step (fun j => sigma (S j) - sigma j) e k (z (S k)) [+] d k) ->
+  w N = z N ->
+  (forall k, (k < N)%nat -> len (p k) <= G) -> (forall k y, (k < N)%nat -> len (e (S k) y) <= G) ->
+  (forall k, (0 < k <= m)%nat -> 0 <= L k /\ len (e k (w k) [-] e k (z k)) <= L k * len (w k [-] z k)) ->
+  let g := fun k => 1 + (sigma (S k) - sigma k) * L (S k) in
+  len (w O [-] z O) <= 2 * G * (sigma N - sigma m) * product m g + round_trip_bound m (fun k => len (d k)) g.
+Proof.
+  intros e z w p d L G m Hm Hw Hz Hd HN Hp He HL g.
+  assert (Gap : len (w m [-] z m) <= 2 * G * (sigma N - sigma m)).
+  { assert (Path : forall y q : nat -> V,
+      (forall k, (k < N)%nat -> y k = y (S k) [-] (sigma (S k) - sigma k) [*] q k) ->
+      (forall k, (k < N)%nat -> len (q k) <= G) -> len (y m [-] y N) <= G * (sigma N - sigma m)).
+    { intros y q Hy Hq. assert (A : forall n, (m + n <= N)%nat -> len (y m [-] y (m + n)%nat) <= G * (sigma (m + n)%nat - sigma m)).
+      { induction n; intros Hn.
+        - rewrite Nat.add_0_r. replace (y m [-] y m) with (@origin V) by (symmetry; vectors). rewrite len_origin. lra.
+        - rewrite Nat.add_succ_r.
+          replace (y m [-] y (S (m + n))) with ((y m [-] y (m + n)%nat) [-] (sigma (S (m + n)) - sigma (m + n)%nat) [*] q (m + n)%nat).
+          2: { rewrite (Hy (m + n)%nat ltac:(lia)). vectors. }
+          eapply Rle_trans; [apply len_minus |].
+          rewrite len_scale, Rabs_pos_eq by (pose proof (increasing (m + n) ltac:(lia)); lra).
+          pose proof (IHn ltac:(lia)). pose proof (increasing (m + n) ltac:(lia)).
+          pose proof (Rmult_le_compat_l (sigma (S (m + n)) - sigma (m + n)%nat) _ _ ltac:(lra) (Hq (m + n)%nat ltac:(lia))). lra. }
+      replace N with (m + (N - m))%nat by lia. apply A. lia. }
+    pose proof (Path w (fun k => e (S k) (w (S k))) (fun k Hk => Hw k Hk) (fun k Hk => He k _ Hk)) as A.
+    pose proof (Path z p ltac:(intros k Hk; rewrite (Hz k Hk); vectors) Hp) as B.
+    replace (w m [-] z m) with ((w m [-] w N) [-] (z m [-] z N)) by (rewrite HN; vectors).
+    eapply Rle_trans; [apply len_minus |]. lra. }
+  apply (any_inversion_gap m (fun j => sigma (S j) - sigma j) e z w d).
+  - intros k Hk. apply Hw. lia.
+  - exact Hd.
+  - intros k Hk. pose proof (increasing k ltac:(lia)). lra.
+  - exact Gap.
+  - exact HL.
+Qed.
+
 (** Attained: predictions of norm G that point one way in the inversion and the other way in the sampling. *)
 Theorem bounded_attained : forall (u z0 : V) G, len u = 1 -> 0 <= G ->
   let z := fun k => z0 [+] (G * (sigma k - sigma O)) [*] u in

@@ -30,23 +30,29 @@ Proof.
   rewrite IHn. simpl. ring.
 Qed.
 
-(** Discrete Groenwall: from a_k <= g_k a_(k+1) + d_k down from a_N = 0. The factor of the last step meets a_N = 0, so
-    nothing is asked of it. *)
+(** Discrete Groenwall: a_k <= g_k a_(k+1) + d_k, read down from a_N. *)
 Theorem groenwall : forall N (a d g : nat -> R),
-  a N <= 0 -> (forall k, (k < N)%nat -> 0 <= a k) ->
-  (forall k, (k < N)%nat -> (k + 1 < N)%nat -> 0 <= g k) ->
-  (forall k, (k + 1 < N)%nat -> a k <= g k * a (S k) + d k) ->
-  (forall k, (k + 1 = N)%nat -> a k <= d k) ->
-  a O <= round_trip_bound N d g.
+  (forall k, (k < N)%nat -> 0 <= g k) -> (forall k, (k < N)%nat -> a k <= g k * a (S k) + d k) ->
+  a O <= product N g * a N + round_trip_bound N d g.
 Proof.
-  intros [| n] a d g HN Ha Hg H Hlast; [exact HN |].
-  assert (G : forall k, (k <= n)%nat -> a O <= sum k (fun j => d j * product j g) + product k g * a k).
+  intros N a d g Hg H.
+  assert (G : forall k, (k <= N)%nat -> a O <= product k g * a k + sum k (fun j => d j * product j g)).
   { induction k; intros Hk; [simpl; lra |].
     assert (P : 0 <= product k g) by (apply product_nonneg; intros; apply Hg; lia).
     pose proof (Rmult_le_compat_l _ _ _ P (H k ltac:(lia))) as S. simpl. pose proof (IHk ltac:(lia)). lra. }
-  unfold round_trip_bound. rewrite sum_S.
+  now apply G.
+Qed.
+
+(** From a_N = 0 the factor of the last step meets 0, so nothing is asked of it. *)
+Theorem groenwall_from_zero : forall N (a d g : nat -> R),
+  a N <= 0 -> (forall k, (k + 1 < N)%nat -> 0 <= g k) -> (forall k, (k + 1 < N)%nat -> a k <= g k * a (S k) + d k) ->
+  (forall k, (k + 1 = N)%nat -> a k <= d k) -> a O <= round_trip_bound N d g.
+Proof.
+  intros [| n] a d g HN Hg H Hlast; [exact HN |].
+  pose proof (groenwall n a d g ltac:(intros; apply Hg; lia) ltac:(intros; apply H; lia)) as G.
+  unfold round_trip_bound in *. rewrite sum_S.
   assert (P : 0 <= product n g) by (apply product_nonneg; intros; apply Hg; lia).
-  pose proof (Rmult_le_compat_l _ _ _ P (Hlast n ltac:(lia))) as S. pose proof (G n ltac:(lia)). lra.
+  pose proof (Rmult_le_compat_l _ _ _ P (Hlast n ltac:(lia))). lra.
 Qed.
 
 Section AnyInversion.
@@ -76,12 +82,31 @@ Lemma error_steps : forall k, (k < N)%nat ->
   error k = (sampling_step k (w (S k)) [-] sampling_step k (z (S k))) [-] d k.
 Proof. intros k Hk. unfold error. rewrite (sampling k Hk), (inversion k Hk). vectors. Qed.
 
+(** C3.any-inversion: L_k a Lipschitz constant of e_k between z_k and w_k for k = 1, .., N, and ||w_N - z_N|| <= r. *)
+Theorem any_inversion_gap : forall (L : nat -> R) r,
+  (forall k, (k < N)%nat -> 0 <= h k) -> len (error N) <= r ->
+  (forall k, (0 < k <= N)%nat -> 0 <= L k /\ len (e k (w k) [-] e k (z k)) <= L k * len (w k [-] z k)) ->
+  len (error O) <= r * product N (fun k => 1 + h k * L (S k))
+                   + round_trip_bound N (fun k => len (d k)) (fun k => 1 + h k * L (S k)).
+Proof.
+  intros L r Hh Hr HL.
+  assert (P : forall k, (k < N)%nat -> 0 <= 1 + h k * L (S k)).
+  { intros k Hk. pose proof (Hh k Hk) as A. destruct (HL (S k) ltac:(lia)) as [B _]. pose proof (Rmult_le_pos _ _ A B). lra. }
+  pose proof (groenwall N (fun k => len (error k)) (fun k => len (d k)) (fun k => 1 + h k * L (S k)) P) as G.
+  assert (Step : forall k, (k < N)%nat -> len (error k) <= (1 + h k * L (S k)) * len (error (S k)) + len (d k)).
+  { intros k Hk. rewrite error_recursion by easy. eapply Rle_trans; [apply len_minus |].
+    apply Rplus_le_compat_r. eapply Rle_trans; [apply len_minus |].
+    pose proof (Hh k Hk) as A. destruct (HL (S k) ltac:(lia)) as [_ B].
+    rewrite len_scale, Rabs_pos_eq by easy. pose proof (Rmult_le_compat_l _ _ _ A B). unfold error. lra. }
+  specialize (G Step). pose proof (Rmult_le_compat_l _ _ _ (product_nonneg N _ P) Hr). lra.
+Qed.
+
 Hypothesis same_end : w N = z N.
 
 Lemma error_end : error N = origin.
 Proof. unfold error. rewrite same_end. vectors. Qed.
 
-(** C3.any-inversion: whatever factors g_k bound how far a step of sampling separates w_(k+1) from z_(k+1),
+(** From w_N = z_N, whatever factors g_k bound how far a step of sampling separates w_(k+1) from z_(k+1),
     ||E_0|| <= sum_k ||d_k|| prod_(j<k) g_j. *)
 Theorem any_inversion : forall g : nat -> R,
   (forall k, (k + 1 < N)%nat -> 0 <= g k) ->
@@ -89,10 +114,9 @@ Theorem any_inversion : forall g : nat -> R,
      len (sampling_step k (w (S k)) [-] sampling_step k (z (S k))) <= g k * len (error (S k))) ->
   len (error O) <= round_trip_bound N (fun k => len (d k)) g.
 Proof.
-  intros g Hg H. apply (groenwall N (fun k => len (error k)) (fun k => len (d k)) g).
+  intros g Hg H. apply (groenwall_from_zero N (fun k => len (error k)) (fun k => len (d k)) g).
   - rewrite error_end, len_origin. lra.
-  - intros. apply len_pos.
-  - intros. apply Hg. lia.
+  - exact Hg.
   - intros k Hk. rewrite error_steps by lia. eapply Rle_trans; [apply len_minus |]. pose proof (H k Hk). lra.
   - intros k Hk. rewrite error_steps by lia. replace (S k) with N by lia. rewrite same_end.
     match goal with |- len ?x <= _ => replace x with ((-1) [*] d k) by vectors end.
