@@ -1,0 +1,106 @@
+"""Let Coq prove that the numbers which Python's functions return are those of the theorems.
+
+Each function here writes a lemma that encloses the constant of a theorem, taken for one size, in an interval around the number that Python
+returned, as wide as the rounding of Python's computation allows. Coq proves the lemma or refuses it. Hints such as a computed eigenvector
+need no trust: Coq checks the inequality that they are a witness for.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from theory.descent.landscape import least_critical_value
+from theory.inversion.fixed_point import fixed_point_bound
+from theory.inversion.round_trip import round_trip_bound
+from theory.rounding import relative_budget
+from theory.temporal_loss.bounded_norms import exact_quotient
+from theory.temporal_loss.hessian import hessian_constant
+
+HEADER = """From Coq Require Import Reals ZArith List Lra Lia.
+From framebound Require Import Inner RoundTrip FixedPoint TemporalLoss Hessian Constants Landscape BoundedNorms.
+Import ListNotations.
+Open Scope R_scope.
+"""
+
+SCALE = 2**62
+"""Denominator of the numbers that enclose a constant: far finer than their distance."""
+
+
+def _real(value: Fraction | float) -> str:
+    exact = Fraction(value)
+    return f"({exact.numerator} / {exact.denominator})"
+
+
+def _enclosing(value: float, operations: int) -> tuple[Fraction, Fraction]:
+    """The interval around a computed positive number that its rounding allows."""
+    slack = Fraction(value) * Fraction(relative_budget(operations))
+    return Fraction(value) - slack, Fraction(value) + slack
+
+
+def perron_vector(num_frames: int) -> list[int]:
+    """Positive integers near the top eigenvector of B^T W B, the witness for both ends of C_N."""
+    incidence = np.eye(num_frames - 1, num_frames) + np.eye(num_frames - 1, num_frames, k=1)
+    weights = np.full(num_frames - 1, 2.0)
+    weights[[0, -1]] = 1.0
+    matrix = incidence.T @ (weights[:, None] * incidence)
+    vector = np.abs(np.linalg.eigh(matrix)[1][:, -1])
+    return [max(1, int(entry)) for entry in np.round(vector * 2.0**52)]
+
+
+def hessian_constant_lemma(num_frames: int, value: float | None = None) -> str:
+    """C_N lies where `hessian_constant` says; `value` puts another number in its place.
+
+    The top eigenvalue of a symmetric matrix of order N comes with an error of at most about N^2 roundings of its norm, and so does the
+    certificate, whose entries may be small: 16 N^2 for both.
+    """
+    low, high = _enclosing(hessian_constant(num_frames) if value is None else value, 16 * num_frames**2)
+    vector = "; ".join(map(str, perron_vector(num_frames)))
+    # Outwards, so that the integers' interval holds the rational one.
+    ends = f"{(low * SCALE).__floor__()} {(high * SCALE).__ceil__()} {SCALE}"
+    return f"""
+Lemma hessian_constant_{num_frames} :
+  IZR {ends.split()[0]} / IZR {SCALE} <= hessian_constant {num_frames} <= IZR {ends.split()[1]} / IZR {SCALE}.
+Proof.
+  apply (hessian_constant_enclosed [{vector}]%Z {ends}); [simpl; lia | lia | vm_compute; reflexivity | vm_compute; reflexivity].
+Qed.
+"""
+
+
+def round_trip_bound_lemma(index: int, defects: Sequence[float], growth: Sequence[float], value: float | None = None) -> str:
+    """sum_k d_k prod_(j<k) g_j lies where `round_trip_bound` says, for these numbers."""
+    low, high = _enclosing(float(round_trip_bound(np.asarray(defects), np.asarray(growth))) if value is None else value, 2 * len(defects))
+
+    def sequence(numbers: Sequence[float]) -> str:
+        return "fun k => nth k [" + "; ".join(_real(number) for number in numbers) + "] 0"
+
+    return f"""
+Lemma round_trip_bound_{index} :
+  {_real(low)} <= round_trip_bound {len(defects)} ({sequence(defects)}) ({sequence(growth)}) <= {_real(high)}.
+Proof. unfold round_trip_bound; simpl; split; lra. Qed.
+"""
+
+
+def fixed_point_lemma(index: int, contraction: float, increment: float, iterations: int) -> str:
+    """q^j/(1-q) ||y^(1) - y^(0)|| lies where `fixed_point_bound` says: the right side of FixedPoint.fixed_point_bound."""
+    low, high = _enclosing(float(fixed_point_bound(contraction, increment, iterations)), 2 * iterations + 8)
+    ratio = f"{_real(contraction)} ^ {iterations} / (1 - {_real(contraction)}) * {_real(increment)}"
+    return f"\nLemma fixed_point_{index} : {_real(low)} <= {ratio} <= {_real(high)}.\nProof. simpl; split; lra. Qed.\n"
+
+
+def critical_value_lemma(num_frames: int) -> str:
+    """4/(N-2)^2, the least critical value of Landscape.least_critical_value, lies where `least_critical_value` says."""
+    low, high = _enclosing(least_critical_value(num_frames), 4)
+    return f"""
+Lemma critical_value_{num_frames} : {_real(low)} <= 4 / INR ({num_frames} - 2) ^ 2 <= {_real(high)}.
+Proof. rewrite INR_IZR_INZ; simpl; split; lra. Qed.
+"""
+
+
+def quotient_lemma(num_frames: int, radius: float) -> str:
+    """1/((N-2) r^2), the quotient of BoundedNorms.shrinking_quotient, lies where `exact_quotient` says."""
+    low, high = _enclosing(exact_quotient(num_frames, radius), 8)
+    return f"""
+Lemma quotient_{num_frames} : {_real(low)} <= 1 / (INR ({num_frames} - 2) * {_real(radius)} ^ 2) <= {_real(high)}.
+Proof. rewrite INR_IZR_INZ; simpl; split; lra. Qed.
+"""
