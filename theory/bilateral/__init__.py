@@ -1,5 +1,6 @@
 """C4: the bilateral filter across frames."""
 
+from theory.bilateral.constants import defect_bound, lipschitz_constant
 from theory.bilateral.filter import bilateral_filter
 
-__all__ = ["bilateral_filter"]
+__all__ = ["bilateral_filter", "defect_bound", "lipschitz_constant"]
