@@ -88,6 +88,23 @@ def columns(record: FeatureRecord) -> np.ndarray:
     return record.values.reshape(len(record.values), -1)
 
 
+def cleanest(evidence: Evidence) -> list[FeatureRecord]:
+    """The feature records of the least timestep.
+
+    Raises:
+        ValueError: a label that names no timestep.
+    """
+
+    def timestep(record: FeatureRecord) -> int:
+        _, found, rest = record.label.partition("timestep ")
+        if not found:
+            raise ValueError(f"the feature record {record.label!r} names no timestep; label it 'LAYER, timestep T, adapter off'")
+        return int(rest.split(",")[0])
+
+    least = min(timestep(record) for record in evidence.features)
+    return [record for record in evidence.features if timestep(record) == least]
+
+
 def adapter_pairs(evidence: Evidence) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Features of one layer and timestep without and with the adapter: (label, off, on), each (frames, entries).
 
