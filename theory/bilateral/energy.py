@@ -17,13 +17,17 @@ In the paper: claim C4, in the reading that filtering across frames always smoot
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from theory.bilateral import instances
 from theory.bilateral.filter import bilateral_filter
-from theory.claim import Claim, Hypothesis, Instance, Parameters, Problem, Size, Tightness, Verdict
+from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Size, Tells, Tightness, Verdict
+from theory.evidence import Evidence
+from theory.rounding import relative_budget
 
 SIZES: tuple[Size, ...] = ((("num_frames", 4),), (("num_frames", 8),))
 STEP = (0.0, 0.7, 4.0, 4.7)
@@ -95,9 +99,19 @@ REPAIRED = Problem(
 )
 
 
-def _widest_period(frames: jax.Array):
-    """The energy's share in the gravest cosine of the frames' reflected extension, over its squared gain, less a tenth."""
-    return 0.9 * jnp.sum(jnp.diff(frames)) ** 2 / (frames.shape[0] - 1)
+def _linear(evidence: Evidence) -> Sequence[Outcome]:
+    """How far the filter with sigma_range = 1 is from the linear one, in root mean square, against a hundredth of the latter's change."""
+    outcomes = []
+    for record in evidence.features:
+        values = instances.columns(record)
+        linear = bilateral_filter(values, sigma_range=math.inf)
+        apart = float(np.linalg.norm(bilateral_filter(values, sigma_range=1.0) - linear))
+        outcomes.append(Outcome(record.label, apart, 0.01 * float(np.linalg.norm(linear - values)), relative_budget(values.size)))
+    return outcomes
+
+
+def _squares(instance: Instance):
+    return jnp.diff(instance["frames"]) ** 2
 
 
 CLAIM = Claim(
@@ -122,8 +136,26 @@ CLAIM = Claim(
         "H1": "with fewer than 3 frames reflect padding names no frame two places beyond an end, so there is no filter",
         "H2": "the statement lacks it, and the repaired statement, which has it, is searched instead",
     },
-    planted={},
-    no_network="tbd",
+    planted={
+        "a quarter of the energy": lambda instance: jnp.sum(_squares(instance)) / 4,
+        "every second difference": lambda instance: jnp.sum(_squares(instance)[::2]),
+        "the differences but the first": lambda instance: jnp.sum(_squares(instance)[1:]),
+        "the differences' mean, squared, times their number": lambda instance: (
+            jnp.sum(jnp.diff(instance["frames"])) ** 2 / jnp.diff(instance["frames"]).size
+        ),
+        "a third of the largest squared difference": lambda instance: jnp.max(_squares(instance)) / 3,
+    },
+    reality=(
+        Comparison(
+            question=(
+                "The hypothesis on the trained UNet's self-attention features along 5 frames: is the filter with sigma_range = 1, the public "
+                "code's, as good as linear, that is, no further from the filter of infinite sigma_range than a hundredth of its change?"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_linear,
+        ),
+    ),
     counterexamples=COUNTEREXAMPLES,
     repaired=REPAIRED,
     lemmas=("Young's inequality for convolutions",),
