@@ -23,10 +23,10 @@ from scipy.optimize import linprog
 
 from theory.bilateral.constants import largest_change, negative_share
 
-FARTHEST = 7.0
+FARTHEST = 8.0
 SPACING = 0.01
 MARGIN = 1e-9
-"""Of the rounding of some 30 operations on numbers of at most 100, and of the tail |u| > 7, where rho < 3e-11 and |alpha| < 2e-9."""
+"""Covers the rounding of some 30 operations on numbers of at most 1000, and the tail |u| > 8, where rho and its multiples are below 1e-11."""
 LARGEST_MULTIPLIER = 20.0
 MAXIMUM_BOXES = 3_000
 GRID = np.arange(-FARTHEST, FARTHEST + SPACING / 2, SPACING)
@@ -68,7 +68,7 @@ def _propose(box: Box, share: float, weight: float) -> tuple[float, float]:
 def _largest(box: Box, kappa: float, nu: float, slack: float, share: float, weight: float) -> float:
     """An upper bound, over the box and all u, of the left side less the right one."""
     m, f, dm, df = box.m, box.mean, box.half_m, box.half_f
-    # The last entry stands for |u| > 7, where rho, rho u and alpha vanish but for what MARGIN covers.
+    # The last entry stands for |u| > 8, where rho, rho u and alpha vanish but for what MARGIN covers.
     rho, rho_u = np.append(RHO, 0.0), np.append(RHO * GRID, 0.0)
     alpha = np.append(RHO * (1 - GRID**2), 0.0) + f * rho_u
     middle = (
