@@ -28,7 +28,7 @@ SPACING = 0.01
 MARGIN = 1e-9
 """Covers the rounding of some 30 operations on numbers of at most 1000, and the tail |u| > 8, where rho and its multiples are below 1e-11."""
 LARGEST_MULTIPLIER = 20.0
-MAXIMUM_BOXES = 3_000
+MAXIMUM_BOXES = 1_000
 GRID = np.arange(-FARTHEST, FARTHEST + SPACING / 2, SPACING)
 RHO = np.exp(-(GRID**2) / 2)
 COARSE = slice(None, None, 10)
