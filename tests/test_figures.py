@@ -50,7 +50,7 @@ def test_bytes_are_the_same_in_another_process(drawn, suffix):
 def test_pdf_is_vector_graphics_with_its_fonts(drawn, name):
     content = (drawn[0] / f"{name}.pdf").read_bytes()
     assert b"/FontFile2" in content, "text is drawn as outlines, which nobody can search or select"
-    shows_frames = name in ("film_strip", "reconstruction")
+    shows_frames = name in ("film_strip", "reconstruction", "bilateral")
     assert (b"/Subtype /Image" in content) == shows_frames, "only the frames of a video are pixels"
 
 

@@ -40,17 +40,19 @@ def bilateral_filtering(
     sigma_range: float = 1.0,
     sigma_spatial: float = 1.0,
     kernel_size: int = 5,
+    monotone: bool = False,
     num_frames: int | None = None,
 ) -> Iterator[list[str]]:
     """Filters the chosen self-attention outputs across frames in the forward passes of the block.
 
-    The defaults are the settings of the public code of arXiv 2501.04606, with reflect padding. Without the block the
+    The defaults are the settings of the public code of arXiv 2501.04606, with reflect padding (symmetric padding for the
+    monotone variant). Without the block the
     UNet is the base network bit for bit. Gradients flow through the filter. Features that are captured inside the block
     (`capture.captured_features`) are the filtered ones.
 
     Args:
         layers: see `capture.select_layers`; None means `filtered_layers`.
-        sigma_range, sigma_spatial, kernel_size: see `theory.bilateral.bilateral_filter`.
+        sigma_range, sigma_spatial, kernel_size, monotone: see `theory.bilateral.bilateral_filter`.
         num_frames: frames of the clip. A batch may hold several copies of it one after another, as under guidance,
             and each is filtered by itself. None means that the batch is the clip; a batch of two equal halves, which is
             what guidance makes, is then refused.
@@ -71,7 +73,13 @@ def bilateral_filtering(
         clips = output.split(num_frames or len(output))
         return torch.cat(
             [
-                bilateral_filter(clip, sigma_range=sigma_range, sigma_spatial=sigma_spatial, kernel_size=kernel_size)
+                bilateral_filter(
+                    clip,
+                    sigma_range=sigma_range,
+                    sigma_spatial=sigma_spatial,
+                    kernel_size=kernel_size,
+                    monotone=monotone,
+                )
                 for clip in clips
             ]
         )
