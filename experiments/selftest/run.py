@@ -123,8 +123,30 @@ def concerned_tests(module: str) -> list[Path]:
     return ([own] if own.exists() else []) + others
 
 
+def _pytest(arguments: Sequence[str], planted: dict[str, str]) -> subprocess.CompletedProcess:
+    """pytest in a process of its own, with the fault that `planted` names, or without one where it is empty.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer than TESTS_SECONDS.
+    """
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0", *arguments]
+    if planted:
+        command += ["-p", "experiments.selftest.planting"]
+    environment = os.environ | planted | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TESTS_SECONDS, check=False)
+
+
+@functools.cache
+def _passes_without_fault(test: str) -> bool:
+    return _pytest([test], {}).returncode == 0
+
+
 def noticed_by_tests(mutant: Mutant) -> str:
-    """The first test that fails with the faulty module in the place of the true one; "" where all pass, or there are none."""
+    """The first test that fails with the faulty module in the place of the true one; "" where all pass, or there are none.
+
+    Raises:
+        RuntimeError: that test fails without the fault as well, so it says nothing about it.
+    """
     from experiments.selftest import planting
 
     tests = concerned_tests(mutant.module)
@@ -133,19 +155,21 @@ def noticed_by_tests(mutant: Mutant) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "faulty.py")
         source.write_text(mutant.source, encoding="utf-8")
-        environment = os.environ | {planting.MODULE: mutant.module, planting.SOURCE: str(source), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "experiments.selftest.planting", "-p", "no:cacheprovider", "-n", "0"]
-        command += ["-k", "not reality and not network", *map(str, tests)]
         try:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TESTS_SECONDS, check=False
+            done = _pytest(
+                ["-k", "not reality and not network", *map(str, tests)],
+                {planting.MODULE: mutant.module, planting.SOURCE: str(source)},
             )
         except subprocess.TimeoutExpired:
             return "no end"
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
     if done.returncode == 0:
         return ""
-    return failed.group(1) if failed else f"pytest ended with status {done.returncode}"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    if failed is None:
+        return f"pytest ended with status {done.returncode}"
+    if "::" in failed.group(1) and not _passes_without_fault(failed.group(1)):
+        raise RuntimeError(f"{failed.group(1)} fails without any planted fault; mend that before faults are planted")
+    return failed.group(1)
 
 
 def judge(mutant: Mutant, sharp: bool) -> Verdict:
