@@ -2,13 +2,15 @@
 
 Lines of JSON come in on stdin and go out on stdout. {"argv": [..], "signal": 9, "after": 1.5, "toy": true} runs a command
 line, sends it a signal after so many seconds, and answers {"status": .., "seconds": .., "out": .., "err": ..}, where a
-negative status is the number of the signal that ended it. {"shell": ".."} runs a command of the shell.
+negative status is the number of the signal that ended it. {"shell": ".."} runs a command of the shell. {"read": "clip",
+"path": ".."} reads a file as the commands do, within 4 GB; the kinds are in READERS.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -80,18 +82,75 @@ def _small_reproduce():
     )
 
 
+def _read_pipeline(path, request):
+    """Load it and predict once: what does not fit together shows in the first evaluation."""
+    import torch
+    from experiments import stages
+    from experiments.errors import reading
+    from experiments.settings import Settings
+
+    editor = stages._load(Settings(pipeline=str(path)), torch.float32)
+    with reading(f"the pipeline {path}", "copy it again"):
+        size = editor.frame_size
+        editor.encode_prompt("a video")
+        if size <= 64:
+            latents = torch.zeros(1, editor.pipeline.unet.config.in_channels, size, size)
+            editor.predict_noise(latents, 1, "a video")
+
+
+def _read_adapter(path, request):
+    from experiments.audit import AuditSettings
+    from experiments.audit.run import _Run
+    from experiments.engine import Silent
+    from experiments.store import Store
+
+    asked = AuditSettings(video=request["clip"], pipeline=request["pipeline"], adapter=str(path))
+    _Run(asked, Store(path.parent / "store"), Silent()).editor  # noqa: B018  reading it loads the adapter
+
+
+def _read_clip(path, request):
+    from experiments import stages
+    from experiments.settings import Settings
+
+    stages._clip_frames(Settings(video=str(path)), 16)
+
+
+def _read_results(path, request):
+    from experiments.report.page import write_report
+
+    write_report(path.parent, path.parent / "written")
+
+
+def _read_figure(path, request):
+    from experiments.studies.style import redraw
+
+    redraw(path.parent)
+
+
+READERS = {
+    "pipeline": _read_pipeline,
+    "adapter": _read_adapter,
+    "clip": _read_clip,
+    "results": _read_results,
+    "figure": _read_figure,
+}
+
+
 def _child(request, out, err):
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
-    sys.argv = ["framebound", *request["argv"]]
+    sys.argv = ["framebound", *request.get("argv", ())]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if request.get("largest_file"):
-        import resource
-
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["largest_file"], request["largest_file"]))
     status = 99
     try:
+        if "read" in request:
+            from experiments import boundary
+
+            resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30, 4 * 2**30))
+            raise SystemExit(boundary.run(lambda: READERS[request["read"]](Path(request["path"]), request), ["fuzz"]))
         from experiments import cli
 
         # Somebody may commit while the tests run.
