@@ -182,20 +182,30 @@ def run_query(build: Path, query: str) -> str:
     return result.stdout
 
 
-def axioms(build: Path, theorems: Iterable[tuple[str, str]]) -> dict[tuple[str, str], frozenset[str]]:
-    """The axioms that each theorem (file, name) rests on, as Coq's `Print Assumptions` lists them.
+def axioms(build: Path, theorems: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """The axioms that theorems (file, name) rest on, all of them together, as Coq's `Print Assumptions` lists them.
+
+    Together, because Coq walks through the whole library behind a theorem to list them, which takes a second for each.
 
     Raises:
         ProofError: a theorem that does not exist, or output that is not understood.
     """
-    wanted = list(dict.fromkeys(theorems))
-    files = sorted({file for file, _ in wanted})
-    query = f"From {LOGICAL_NAME} Require {' '.join(files)}.\n" + "".join(f"Print Assumptions {file}.{name}.\n" for file, name in wanted)
-    lists = re.split(r"^(?:Axioms:|Closed under the global context)$", run_query(build, query), flags=re.MULTILINE)
-    if len(lists) != len(wanted) + 1 or lists[0].strip():
-        raise ProofError(f"Coq answered {len(lists) - 1} times to {len(wanted)} questions, and first: {lists[0][:200]!r}")
-    # An axiom's name stands at the start of a line, alone or before its type; the type's further lines are indented.
-    return {theorem: frozenset(re.findall(r"^([\w.']+)", text, flags=re.MULTILINE)) for theorem, text in zip(wanted, lists[1:], strict=True)}
+    names = sorted({f"{file}.{name}" for file, name in theorems})
+    files = sorted({name.split(".")[0] for name in names})
+    terms = ", ".join(f"@{name}" for name in names)
+    query = f"From {LOGICAL_NAME} Require {' '.join(files)}.\nDefinition together := ({terms}, tt).\nPrint Assumptions together.\n"
+    output = run_query(build, query)
+    if output.strip() == "Closed under the global context":
+        return frozenset()
+    heading, separator, listed = output.partition("Axioms:\n")
+    if heading.strip() or not separator:
+        raise ProofError(f"Coq's list of axioms is not understood: {output[:200]!r}")
+    return axiom_names(listed)
+
+
+def axiom_names(listed: str) -> frozenset[str]:
+    """The names in a list of axioms: each starts a line, alone or before its type, whose further lines are indented."""
+    return frozenset(re.findall(r"^([\w.']+)", listed, flags=re.MULTILINE))
 
 
 def not_allowed(names: Iterable[str], *, integers: bool = False) -> list[str]:
