@@ -55,7 +55,7 @@ def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
 
 
 PROBLEM = Problem(
-    sizes=editing.SIZES,
+    sizes=editing.SIZES[1:],
     draw=editing.draw,
     instance=_instance,
     measured=_measured,
