@@ -18,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("single_thread")
 def measured(folder, **changes):
     inputs = {
         "clip": SimpleNamespace(
-            values={"name": "clip", "source_prompt": "a plain video", "target_prompt": "a night video"}, arrays={"frames": clip(6)}
+            values={"name": "clip", "source_prompt": "a plain video", "target_prompt": "a night video"},
+            arrays={"frames": clip(6)},
         )
     }
     with pytest.MonkeyPatch.context() as patch:

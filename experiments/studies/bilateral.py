@@ -92,7 +92,15 @@ def _filter_effect(values: torch.Tensor, settings: Mapping) -> dict[str, float]:
     return found
 
 
-def _trips(editor: Editor, latents: torch.Tensor, prompts: tuple[str, str], ladder: Ladder, settings: Mapping | None, plain, count):
+def _trips(
+    editor: Editor,
+    latents: torch.Tensor,
+    prompts: tuple[str, str],
+    ladder: Ladder,
+    settings: Mapping | None,
+    plain,
+    count,
+):
     """Round trip with the filter both ways and in the inversion alone, and the edit with it both ways.
 
     Returns:
@@ -199,7 +207,12 @@ def draw(data: Data) -> Figure:
     panels = bottom.subgridspec(3, 2)
     axes = [figure.add_subplot(panels[row, column]) for row in range(3) for column in range(2)]
     variants = data["variants"]
-    _bars(axes[0], data, {name: variants[name]["errors"]["both_ways"] for name in VARIANTS}, "error of the round trip, filter both ways")
+    _bars(
+        axes[0],
+        data,
+        {name: variants[name]["errors"]["both_ways"] for name in VARIANTS},
+        "error of the round trip, filter both ways",
+    )
     alone = {name: variants[name]["moved"]["inversion_alone"] for name in VARIANTS[1:]}
     _bars(axes[1], data, alone, "moved by a filter in the inversion alone")
     _bars(axes[2], data, {name: variants[name]["temporal_loss"] for name in VARIANTS}, "temporal loss of the edit")
@@ -207,7 +220,12 @@ def draw(data: Data) -> Figure:
     if variants["none"]["edit_error"] is None:
         axes[4].set_axis_off()
     else:
-        _bars(axes[4], data, {name: variants[name]["edit_error"] for name in VARIANTS}, "distance of the edit from the true look")
+        _bars(
+            axes[4],
+            data,
+            {name: variants[name]["edit_error"] for name in VARIANTS},
+            "distance of the edit from the true look",
+        )
     effects = {name: variants[name]["effect"] for name in VARIANTS[1:]}
     _bars(axes[5], data, {name: effect["change"] for name, effect in effects.items()}, "largest change of a feature")
     bounds = [effect["change_bound"] for effect in effects.values()]
@@ -252,13 +270,24 @@ def _variant_numbers(title: str, entry: Mapping) -> list[Number]:
     if "inversion_alone" in errors:
         words = f"{title} in the inversion alone"
         found.append(Number(f"relative round-trip error, {words}", errors["inversion_alone"], "measured", "C4"))
-        found.append(Number(f"relative change of the reconstruction by {words}", entry["moved"]["inversion_alone"], "measured", "C4"))
+        found.append(
+            Number(
+                f"relative change of the reconstruction by {words}", entry["moved"]["inversion_alone"], "measured", "C4"
+            )
+        )
     found.append(Number(f"temporal loss of the edit, {title}", entry["temporal_loss"], "measured", "C4"))
-    found.append(Number(f"mean cosine of the edit's neighbouring frames, {title}", entry["mean_cosine"], "measured", "C4"))
+    found.append(
+        Number(f"mean cosine of the edit's neighbouring frames, {title}", entry["mean_cosine"], "measured", "C4")
+    )
     if entry["edit_error"] is not None:
-        found.append(Number(f"relative distance of the edit from the true look, {title}", entry["edit_error"], "measured", "C4"))
+        found.append(
+            Number(f"relative distance of the edit from the true look, {title}", entry["edit_error"], "measured", "C4")
+        )
     effect = entry["effect"] or {}
-    for name, words in (("change", "largest change of a feature"), ("cut", "largest effect of filtering in two pieces")):
+    for name, words in (
+        ("change", "largest change of a feature"),
+        ("cut", "largest effect of filtering in two pieces"),
+    ):
         if name in effect:
             found.append(Number(f"{words}, {title}", effect[name], "measured", "C4"))
             found.append(Number(f"{words} at most, {title}", effect[f"{name}_bound"], "proved", "C4"))

@@ -209,7 +209,9 @@ def bilateral_filter(
     def filtered(part: Any) -> Any:
         wide = xp.astype(part, computed, copy=False)
         run = _monotone if monotone else _bilateral
-        return xp.astype(run(xp, wide, weights, sigma_range, padding), x.dtype, copy=False)
+        # A difference of infinitely many range widths is clipped.
+        with np.errstate(over="ignore"):
+            return xp.astype(run(xp, wide, weights, sigma_range, padding), x.dtype, copy=False)
 
     columns = math.prod(x.shape[1:])
     width = max(1, _BLOCK // x.shape[0])
