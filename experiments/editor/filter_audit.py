@@ -39,7 +39,9 @@ class FilterFault:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.rule}: frames {', '.join(map(str, self.frames))} are off by up to {self.measured:.3g}; {self.mend}"
+        return (
+            f"{self.rule}: frames {', '.join(map(str, self.frames))} are off by up to {self.measured:.3g}; {self.mend}"
+        )
 
 
 def audit_batch_filter(run: Run, frames: torch.Tensor, *, frames_at_once: int | None = None) -> tuple[FilterFault, ...]:
@@ -66,7 +68,9 @@ def audit_batch_filter(run: Run, frames: torch.Tensor, *, frames_at_once: int | 
         # What the conditional half holds must not matter to the unconditional one.
         halves = [_checked(run, torch.cat([frames, other]))[:count] for other in (frames, frames.flip(0))]
         found += _fault(
-            "guidance-seam", *halves, "filter each half of the batch by itself (bilateral_filtering with num_frames does)"
+            "guidance-seam",
+            *halves,
+            "filter each half of the batch by itself (bilateral_filtering with num_frames does)",
         )
         if frames_at_once is not None and frames_at_once < count:
             whole = _checked(run, frames)

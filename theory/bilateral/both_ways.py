@@ -41,8 +41,12 @@ def _measured(instance: Instance):
 
 def _rounding(instance: Instance):
     # A defect may vanish, as where rates and pre do, while the states round.
-    operands = instances.largest(instance["start"]) + instances.largest(instance["features"]) * jnp.max(instance["post"])
-    return 2.0**-53 * 1000 * (1 + operands) * jnp.prod(1 + editing.steps(instance) * editing.lipschitz(instance, GAIN)[1:])
+    operands = instances.largest(instance["start"]) + instances.largest(instance["features"]) * jnp.max(
+        instance["post"]
+    )
+    return (
+        2.0**-53 * 1000 * (1 + operands) * jnp.prod(1 + editing.steps(instance) * editing.lipschitz(instance, GAIN)[1:])
+    )
 
 
 def _bound_of(instance: Instance, gain: float, defects=None):
@@ -55,7 +59,7 @@ def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
 
 
 PROBLEM = Problem(
-    sizes=editing.SIZES,
+    sizes=editing.SIZES[1:],
     draw=editing.draw,
     instance=_instance,
     measured=_measured,
@@ -67,7 +71,9 @@ PROBLEM = Problem(
 def witness(*, num_steps: int) -> Instance:
     """Features far above 0, and a rate of 1 in every frame: the defects have one sign."""
     features = np.full(editing.NUM_FRAMES, 3.0)
-    return editing.explicit_instance(num_steps, np.full(editing.NUM_FRAMES, RATE), features) | {"offset": jnp.zeros(editing.NUM_FRAMES)}
+    return editing.explicit_instance(num_steps, np.full(editing.NUM_FRAMES, RATE), features) | {
+        "offset": jnp.zeros(editing.NUM_FRAMES)
+    }
 
 
 def witness_parameters(*, num_steps: int) -> Parameters:
@@ -88,7 +94,9 @@ def _elsewhere() -> Outcome:
 
 
 def _one_way() -> Outcome:
-    instance = editing.explicit_instance(4, np.zeros(editing.NUM_FRAMES), editing.PATTERN) | {"offset": jnp.zeros(editing.NUM_FRAMES)}
+    instance = editing.explicit_instance(4, np.zeros(editing.NUM_FRAMES), editing.PATTERN) | {
+        "offset": jnp.zeros(editing.NUM_FRAMES)
+    }
     error, _ = _round_trip(instance, sampling_filtered=False)
     return Outcome(
         "the filter in the inversion alone",
@@ -128,8 +136,12 @@ CLAIM = Claim(
     planted={
         "without growth": lambda instance: jnp.sum(_defects(instance)),
         "the largest step for their sum": lambda instance: jnp.max(_defects(instance) * editing.growth(instance, GAIN)),
-        "without the defect nearest the data": lambda instance: jnp.sum((_defects(instance) * editing.growth(instance, GAIN))[1:]),
-        "root of the sum of squares": lambda instance: jnp.sqrt(jnp.sum((_defects(instance) * editing.growth(instance, GAIN)) ** 2)),
+        "without the defect nearest the data": lambda instance: jnp.sum(
+            (_defects(instance) * editing.growth(instance, GAIN))[1:]
+        ),
+        "root of the sum of squares": lambda instance: jnp.sqrt(
+            jnp.sum((_defects(instance) * editing.growth(instance, GAIN)) ** 2)
+        ),
     },
     no_network=(
         "The Lipschitz constants of a UNet in the maximum norm are not known, so the bound cannot be evaluated; the study of the filter "

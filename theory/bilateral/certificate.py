@@ -72,7 +72,11 @@ def _largest(box: Box, kappa: float, nu: float, slack: float, share: float, weig
     rho, rho_u = np.append(RHO, 0.0), np.append(RHO * GRID, 0.0)
     alpha = np.append(RHO * (1 - GRID**2), 0.0) + f * rho_u
     middle = (
-        alpha**2 - m * alpha - kappa * (rho - (m - share / weight) / share) - nu * (rho_u - f * m / share) - (2 + slack) * m * m
+        alpha**2
+        - m * alpha
+        - kappa * (rho - (m - share / weight) / share)
+        - nu * (rho_u - f * m / share)
+        - (2 + slack) * m * m
     )
     # The exact expansion in m and F: linear terms, then products; the square of dm enters with a minus and is left out.
     by_m = np.abs(-alpha + (kappa + nu * f) / share - 2 * (2 + slack) * m) * dm

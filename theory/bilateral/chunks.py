@@ -35,7 +35,20 @@ import numpy as np
 from theory.bilateral import instances
 from theory.bilateral.constants import _host, check_sigma_range, largest_change, neighbour_weight
 from theory.bilateral.filter import bilateral_filter, spatial_weights
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Size, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 
@@ -132,7 +145,9 @@ def chunked_filter(x: Any, frames_at_once: int, *, overlap: int = 0, **settings:
     if frames_at_once < 1:
         raise ValueError(f"frames_at_once = {frames_at_once}; at least 1 is needed")
     if overlap < 0:
-        raise ValueError(f"overlap = {overlap}; 0 or more frames are needed, kernel_size // 2 for the whole clip's result")
+        raise ValueError(
+            f"overlap = {overlap}; 0 or more frames are needed, kernel_size // 2 for the whole clip's result"
+        )
     xp = array_api_compat.array_namespace(x)
     pieces = []
     for start in range(0, x.shape[0], frames_at_once):
@@ -182,7 +197,11 @@ def extremal_frames(num_frames: int, piece: int) -> np.ndarray:
 
 def witness(*, num_frames: int, piece: int) -> Instance:
     """The extremal frames with sigma_range = 1."""
-    return {"frames": jnp.asarray(extremal_frames(num_frames, piece)), "sigma_range": jnp.asarray(1.0), "piece": jnp.zeros(piece)}
+    return {
+        "frames": jnp.asarray(extremal_frames(num_frames, piece)),
+        "sigma_range": jnp.asarray(1.0),
+        "piece": jnp.zeros(piece),
+    }
 
 
 def witness_parameters(*, num_frames: int, piece: int) -> Parameters:
@@ -208,7 +227,9 @@ def _seam(evidence: Evidence) -> Sequence[Outcome]:
             mixed = bilateral_filter(np.concatenate([off, on]), sigma_range=sigma)
             budget = relative_budget(64) * (1 + float(np.max(np.abs(mixed))) / sigma)
             bound = float(chunked_difference_bound(sigma))
-            outcomes.append(Outcome(f"{label}, sigma_range {sigma:g}", float(np.max(np.abs(mixed - apart))), bound, budget))
+            outcomes.append(
+                Outcome(f"{label}, sigma_range {sigma:g}", float(np.max(np.abs(mixed - apart))), bound, budget)
+            )
     return outcomes
 
 
@@ -233,10 +254,16 @@ CLAIM = Claim(
     measured_in_words="the largest difference between the sequence's and the pieces' filtered values, in units of the values",
     bound_in_words="D times sigma_range, in the same units",
     necessity={"H2": _half_the_width},
-    definitional={"H1": "a piece of fewer than 3 frames has no reflect padding of a window of 5, so there is no filter to compare with"},
+    definitional={
+        "H1": "a piece of fewer than 3 frames has no reflect padding of a window of 5, so there is no filter to compare with"
+    },
     planted={
-        "K of the neighbours on one side": lambda instance: largest_change(neighbour_weight() / 2) * instance["sigma_range"],
-        "K, the most that a value changes": lambda instance: largest_change(neighbour_weight()) * instance["sigma_range"],
+        "K of the neighbours on one side": lambda instance: (
+            largest_change(neighbour_weight() / 2) * instance["sigma_range"]
+        ),
+        "K, the most that a value changes": lambda instance: (
+            largest_change(neighbour_weight()) * instance["sigma_range"]
+        ),
         "the nearest neighbours only": _planted(2 * math.exp(-0.5)),
         "sigma_range^2 for sigma_range": lambda instance: chunked_difference_bound(1.0) * instance["sigma_range"] ** 2,
         "a quarter of the widest step": lambda instance: instances.largest(jnp.diff(instance["frames"])) / 4,

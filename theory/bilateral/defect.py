@@ -25,7 +25,20 @@ from scipy.special import lambertw
 from theory.bilateral import instances
 from theory.bilateral.constants import defect_bound, largest_change, neighbour_weight
 from theory.bilateral.filter import bilateral_filter
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Size, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 from theory.scramble import frame_order
@@ -87,7 +100,9 @@ def _bounded(evidence: Evidence) -> Sequence[Outcome]:
             moved = float(np.max(np.abs(bilateral_filter(values, sigma_range=sigma) - values)))
             # A value rounds at its own size and not at that of its change.
             budget = relative_budget(64) * (1 + float(np.max(np.abs(values))) / sigma)
-            outcomes.append(Outcome(f"{record.label}, sigma_range {sigma:g}", moved, float(defect_bound(sigma)), budget))
+            outcomes.append(
+                Outcome(f"{record.label}, sigma_range {sigma:g}", moved, float(defect_bound(sigma)), budget)
+            )
     return outcomes
 
 
@@ -98,7 +113,8 @@ def _order_matters(evidence: Evidence) -> Sequence[Outcome]:
         values = instances.columns(record)
         shuffled = values[frame_order(len(values))]
         ordered, mixed = (
-            float(np.sqrt(np.mean((bilateral_filter(frames, sigma_range=1.0) - frames) ** 2))) for frames in (values, shuffled)
+            float(np.sqrt(np.mean((bilateral_filter(frames, sigma_range=1.0) - frames) ** 2)))
+            for frames in (values, shuffled)
         )
         outcomes.append(Outcome(record.label, ordered, mixed, relative_budget(values.size)))
     return outcomes
@@ -125,13 +141,17 @@ CLAIM = Claim(
     measured_in_words="the largest change of a value by the filter, in units of the values",
     bound_in_words="K times sigma_range, in the same units",
     necessity={"H2": _half_the_width},
-    definitional={"H1": "with fewer than 3 frames reflect padding names no frame two places beyond an end, so there is no filter"},
+    definitional={
+        "H1": "with fewer than 3 frames reflect padding names no frame two places beyond an end, so there is no filter"
+    },
     planted={
         "neighbours of one side only": _planted(NEIGHBOURS / 2),
         "the nearest neighbours only": _planted(2 * math.exp(-0.5)),
         "s / (1 + s) for s / sqrt(1 + s)": lambda instance: ROOT / (1 + ROOT) * instance["sigma_range"],
         "sigma_range^2 for sigma_range": _planted(NEIGHBOURS, power=2),
-        "half of the widest difference of neighbours": lambda instance: 0.5 * instances.largest(jnp.diff(instance["frames"])),
+        "half of the widest difference of neighbours": lambda instance: (
+            0.5 * instances.largest(jnp.diff(instance["frames"]))
+        ),
     },
     reality=(
         Comparison(

@@ -107,7 +107,11 @@ def growth(member: Instance, gain: float = 1.0) -> jax.Array:
 
 
 def sample(
-    member: Instance, noise: jax.Array, *, filtered: bool = False, after_step: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    member: Instance,
+    noise: jax.Array,
+    *,
+    filtered: bool = False,
+    after_step: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """w_0 from w_N = noise: w_k = w_{k+1} - h_k e_{k+1}(w_{k+1}), and `after_step(w_k, k)` where it is given."""
     lengths = steps(member)

@@ -25,7 +25,20 @@ import numpy as np
 
 from theory.bilateral import instances
 from theory.bilateral.filter import bilateral_filter
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Size, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 
@@ -106,7 +119,9 @@ def _linear(evidence: Evidence) -> Sequence[Outcome]:
         values = instances.columns(record)
         linear = bilateral_filter(values, sigma_range=math.inf)
         apart = float(np.linalg.norm(bilateral_filter(values, sigma_range=1.0) - linear))
-        outcomes.append(Outcome(record.label, apart, 0.01 * float(np.linalg.norm(linear - values)), relative_budget(values.size)))
+        outcomes.append(
+            Outcome(record.label, apart, 0.01 * float(np.linalg.norm(linear - values)), relative_budget(values.size))
+        )
     return outcomes
 
 
@@ -121,7 +136,9 @@ CLAIM = Claim(
     latex=r"\sum_i (B(x)_{i+1} - B(x)_i)^2 \le \sum_i (x_{i+1} - x_i)^2",
     hypotheses=(
         Hypothesis("H1", "There are at least 3 frames, under reflect padding of a window of 5."),
-        Hypothesis("H2", "(missing in the statement) sigma_range is infinite: the weights do not depend on the values."),
+        Hypothesis(
+            "H2", "(missing in the statement) sigma_range is infinite: the weights do not depend on the values."
+        ),
     ),
     verdict=Verdict.REFUTED,
     tightness=Tightness.LOWER,

@@ -30,7 +30,19 @@ from theory.bilateral import instances
 from theory.bilateral.certificate import certify, euclidean_factor
 from theory.bilateral.constants import lipschitz_constant, negative_share, neighbour_weight
 from theory.bilateral.filter import bilateral_filter, spatial_weights
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 
@@ -139,7 +151,10 @@ CLAIM = Claim(
     ),
     latex=r"\|J\|_2 \le \sqrt{(1+2\lambda)(1+(2+\tfrac{1}{100})\lambda)} \le 2.0275",
     hypotheses=(
-        Hypothesis("H1", "The padding is symmetric or circular, the kernel 5, sigma_spatial 1, and there are at least 2 frames."),
+        Hypothesis(
+            "H1",
+            "The padding is symmetric or circular, the kernel 5, sigma_spatial 1, and there are at least 2 frames.",
+        ),
         Hypothesis("H2", "All of the filtered value is taken, and no multiple of the filter's change."),
     ),
     verdict=Verdict.PROVED,
@@ -154,7 +169,9 @@ CLAIM = Claim(
     definitional={"H1": "it names the filter; one frame alone is its own neighbour and stays as it is"},
     planted={
         "the filter is non-expansive": lambda instance: jnp.ones(()),
-        "1 + lambda, the largest derivative by the frame itself": lambda instance: jnp.asarray(1 + negative_share(neighbour_weight())),
+        "1 + lambda, the largest derivative by the frame itself": lambda instance: jnp.asarray(
+            1 + negative_share(neighbour_weight())
+        ),
         "the gain of three frames, which is less than that of five": lambda instance: jnp.asarray(1.7528554),
         "the root of the maximum norm's constant": lambda instance: jnp.asarray(math.sqrt(lipschitz_constant())),
     },

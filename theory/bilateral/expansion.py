@@ -29,7 +29,20 @@ import numpy as np
 from theory.bilateral import instances
 from theory.bilateral.constants import negative_share, neighbour_weight
 from theory.bilateral.filter import bilateral_filter
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Size, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 
@@ -170,7 +183,8 @@ CLAIM = Claim(
     hypotheses=(
         Hypothesis("H1", "There are at least 3 frames, under reflect padding of a window of 5."),
         Hypothesis(
-            "H2", "(missing in the statement) In every window of both clips the values of a pixel lie within sigma_range of one another."
+            "H2",
+            "(missing in the statement) In every window of both clips the values of a pixel lie within sigma_range of one another.",
         ),
     ),
     verdict=Verdict.REFUTED,

@@ -28,7 +28,9 @@ def operations(**_: int) -> int:
     return OPERATIONS
 
 
-def filtered(frames: jax.Array, sigma_range: jax.Array, padding: str = "reflect", *, monotone: bool = False) -> jax.Array:
+def filtered(
+    frames: jax.Array, sigma_range: jax.Array, padding: str = "reflect", *, monotone: bool = False
+) -> jax.Array:
     """B_sigma(x) = sigma B_1(x / sigma), traceable in sigma; (frames, ...)."""
     return sigma_range * bilateral_filter(frames / sigma_range, sigma_range=1.0, padding=padding, monotone=monotone)
 
@@ -75,7 +77,11 @@ def pair(parameters: Parameters, **_: int) -> Instance:
     """Any two clips."""
     sigma = sigma_of(parameters)
     frames = sigma * parameters["frames"]
-    return {"frames": frames, "other": frames + sigma * (parameters["change"] + parameters["shift"]), "sigma_range": sigma}
+    return {
+        "frames": frames,
+        "other": frames + sigma * (parameters["change"] + parameters["shift"]),
+        "sigma_range": sigma,
+    }
 
 
 def largest(values: jax.Array) -> jax.Array:
@@ -98,7 +104,9 @@ def cleanest(evidence: Evidence) -> list[FeatureRecord]:
     def timestep(record: FeatureRecord) -> int:
         _, found, rest = record.label.partition("timestep ")
         if not found:
-            raise ValueError(f"the feature record {record.label!r} names no timestep; label it 'LAYER, timestep T, adapter off'")
+            raise ValueError(
+                f"the feature record {record.label!r} names no timestep; label it 'LAYER, timestep T, adapter off'"
+            )
         return int(rest.split(",")[0])
 
     least = min(timestep(record) for record in evidence.features)
@@ -118,5 +126,7 @@ def adapter_pairs(evidence: Evidence) -> list[tuple[str, np.ndarray, np.ndarray]
         if label.endswith(", adapter off") and label.removesuffix("off") + "on" in by_label
     ]
     if not found:
-        raise ValueError(f"none of {len(by_label)} feature records was made both with the adapter off and on; record both")
+        raise ValueError(
+            f"none of {len(by_label)} feature records was made both with the adapter off and on; record both"
+        )
     return found

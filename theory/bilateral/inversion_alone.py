@@ -74,7 +74,9 @@ def _rates() -> np.ndarray:
 
 def witness(*, num_steps: int) -> Instance:
     """The extremal features at every level, and a rate of 1 in the middle frame."""
-    return editing.explicit_instance(num_steps, _rates(), editing.PATTERN + LEVEL) | {"offset": jnp.zeros(editing.NUM_FRAMES)}
+    return editing.explicit_instance(num_steps, _rates(), editing.PATTERN + LEVEL) | {
+        "offset": jnp.zeros(editing.NUM_FRAMES)
+    }
 
 
 def witness_parameters(*, num_steps: int) -> Parameters:
@@ -86,7 +88,9 @@ def _steeper() -> Outcome:
     instance = witness(num_steps=4)
     found = PROBLEM.outcome(instance, editing.SIZES[1], "rates twice the Lipschitz constant")
     factors = editing.growth(instance | {"rates": instance["rates"] / 2})
-    return Outcome(found.label, found.measured, float(jnp.sum(_parts(instance) * factors)), found.budget, witness=found.witness)
+    return Outcome(
+        found.label, found.measured, float(jnp.sum(_parts(instance) * factors)), found.budget, witness=found.witness
+    )
 
 
 def _louder() -> Outcome:
@@ -111,7 +115,9 @@ CLAIM = Claim(
     ),
     latex=r"\|w_0 - z_0\|_\infty \le \sum_k (\|d^B_k\|_\infty + h_k P_{k+1} K \sigma_r) \prod_{j<k} (1 + h_j \Lambda_{j+1})",
     hypotheses=(
-        Hypothesis("H1", "Lambda_k is a Lipschitz constant of e_k on a convex set that holds z_k and w_k, k = 1, .., N-1."),
+        Hypothesis(
+            "H1", "Lambda_k is a Lipschitz constant of e_k on a convex set that holds z_k and w_k, k = 1, .., N-1."
+        ),
         Hypothesis("H2", "P_k is a Lipschitz constant of the way from the features to the prediction."),
         Hypothesis("H3", "Sampling starts where the inversion ended."),
     ),

@@ -87,7 +87,10 @@ def _restoring_features(num_steps: int, rate: float = RATE) -> np.ndarray:
 
 def witness(*, num_steps: int) -> Instance:
     """Predictors that restore the extremal pattern before every filtering, with a rate of 1 in every frame."""
-    return editing.explicit_instance(num_steps, np.full(editing.NUM_FRAMES, RATE), _restoring_features(num_steps)) | _extras()
+    return (
+        editing.explicit_instance(num_steps, np.full(editing.NUM_FRAMES, RATE), _restoring_features(num_steps))
+        | _extras()
+    )
 
 
 def witness_parameters(*, num_steps: int) -> Parameters:
@@ -116,7 +119,9 @@ def _steeper() -> Outcome:
 def _wider() -> Outcome:
     """The pattern of a filter that is twice as wide as it says."""
     whole = witness(num_steps=4)
-    return _changed("a range width twice as large", whole, features=2 * whole["features"], width_factor=jnp.asarray(2.0))
+    return _changed(
+        "a range width twice as large", whole, features=2 * whole["features"], width_factor=jnp.asarray(2.0)
+    )
 
 
 def _apart() -> Outcome:
@@ -135,7 +140,10 @@ CLAIM = Claim(
     ),
     latex=r"\|v_0 - w_0\|_\infty \le K \sigma_r \sum_k \sqrt{1 + \sigma_k^2} \prod_{j<k} (1 + h_j \Lambda_{j+1})",
     hypotheses=(
-        Hypothesis("H1", "Lambda_k is a Lipschitz constant of e_k on a convex set that holds both trajectories, k = 1, .., N-1."),
+        Hypothesis(
+            "H1",
+            "Lambda_k is a Lipschitz constant of e_k on a convex set that holds both trajectories, k = 1, .., N-1.",
+        ),
         Hypothesis("H2", "The range width is sigma_range in the latent x."),
         Hypothesis("H3", "Both samplings start from one noise."),
     ),
@@ -150,10 +158,14 @@ CLAIM = Claim(
     necessity={"H1": _steeper, "H2": _wider, "H3": _apart},
     planted={
         "one filtering for all": lambda instance: jnp.max(_moves(instance) * editing.growth(instance)),
-        "steps' lengths for their number": lambda instance: jnp.sum(editing.steps(instance) * _moves(instance) * editing.growth(instance)),
+        "steps' lengths for their number": lambda instance: jnp.sum(
+            editing.steps(instance) * _moves(instance) * editing.growth(instance)
+        ),
         "the width in y": lambda instance: jnp.sum(editing.CHANGE * instance["sigma_range"] * editing.growth(instance)),
         "without growth": lambda instance: jnp.sum(_moves(instance)),
-        "root of the sum of squares": lambda instance: jnp.sqrt(jnp.sum((_moves(instance) * editing.growth(instance)) ** 2)),
+        "root of the sum of squares": lambda instance: jnp.sqrt(
+            jnp.sum((_moves(instance) * editing.growth(instance)) ** 2)
+        ),
     },
     no_network=(
         "The Lipschitz constant of a UNet in the maximum norm is not known, so the bound cannot be evaluated, and neither the editor nor the "

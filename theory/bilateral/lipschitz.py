@@ -29,7 +29,19 @@ from scipy.special import lambertw
 from theory.bilateral import instances
 from theory.bilateral.constants import lipschitz_constant, negative_share, neighbour_weight
 from theory.bilateral.filter import bilateral_filter
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 
@@ -79,7 +91,11 @@ PROBLEM = Problem(
 
 def witness(*, num_frames: int) -> Instance:
     """The extremal window with sigma_range = 1, wholly filtered."""
-    return {"frames": jnp.asarray(extremal_frames(num_frames)), "sigma_range": jnp.asarray(1.0), "share": jnp.asarray(1.0)}
+    return {
+        "frames": jnp.asarray(extremal_frames(num_frames)),
+        "sigma_range": jnp.asarray(1.0),
+        "share": jnp.asarray(1.0),
+    }
 
 
 def witness_parameters(*, num_frames: int) -> Parameters:
@@ -131,7 +147,9 @@ CLAIM = Claim(
     measured_in_words="the largest sum of the sizes of a filtered frame's derivatives, a number without unit",
     bound_in_words="1 + 4 a W(G e^(-3/2)), with the share a of the filtered value",
     necessity={"H2": _sharpening},
-    definitional={"H1": "with fewer than 3 frames reflect padding names no frame two places beyond an end, so there is no filter"},
+    definitional={
+        "H1": "with fewer than 3 frames reflect padding names no frame two places beyond an end, so there is no filter"
+    },
     planted={
         "the filter is non-expansive": lambda instance: jnp.ones_like(instance["share"]),
         "2 W for 4 W": _planted(factor=2.0),

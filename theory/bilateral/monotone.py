@@ -25,9 +25,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from theory.bilateral import instances
+from theory.bilateral.constants import defect_bound
 from theory.bilateral.expansion import NARROW, WIDE, difference
 from theory.bilateral.filter import bilateral_filter
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Size, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 
@@ -110,7 +124,9 @@ def _apart(evidence: Evidence) -> Sequence[Outcome]:
     outcomes = []
     for label, off, on in instances.adapter_pairs(evidence):
         for sigma in (1.0, 0.01):
-            moved = bilateral_filter(on, sigma_range=sigma, monotone=True) - bilateral_filter(off, sigma_range=sigma, monotone=True)
+            moved = bilateral_filter(on, sigma_range=sigma, monotone=True) - bilateral_filter(
+                off, sigma_range=sigma, monotone=True
+            )
             outcomes.append(
                 Outcome(
                     f"{label}, sigma_range {sigma:g}, l_2",
@@ -144,11 +160,13 @@ CLAIM = Claim(
     bound_in_words="the l_p norm of their difference before it",
     necessity={"H1": _reflected, "H2": _bilateral},
     planted={
-        "without the last frame": lambda instance: norm(_gap(instance)[:-1], instance["power"]) * 0.999,
+        "without the last frame": lambda instance: norm(_gap(instance)[:-1], instance["power"]),
         "the distance of the clips' means, in every frame": lambda instance: norm(
             jnp.full_like(_gap(instance), jnp.mean(_gap(instance))), instance["power"]
         ),
-        "a contraction by G / (1 + G)": lambda instance: 0.5973801 * norm(_gap(instance), instance["power"]),
+        "a contraction by G / (1 + G)": lambda instance: (
+            defect_bound(1.0, monotone=True) * norm(_gap(instance), instance["power"])
+        ),
         "the mean of the frames' distances": lambda instance: jnp.mean(jnp.abs(_gap(instance))),
         "half the range of the differences": lambda instance: jnp.ptp(_gap(instance)) / 2,
     },

@@ -31,7 +31,9 @@ RATE = 1.0
 
 def _measured(instance: Instance):
     noise = instance["start"]
-    return instances.largest(editing.sample(instance, noise + instance["offset"], filtered=True) - editing.sample(instance, noise))
+    return instances.largest(
+        editing.sample(instance, noise + instance["offset"], filtered=True) - editing.sample(instance, noise)
+    )
 
 
 def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
@@ -97,7 +99,10 @@ CLAIM = Claim(
     ),
     latex=r"\|w^B_0 - w_0\|_\infty \le K \sigma_r \sum_k h_k P_{k+1} \prod_{j<k} (1 + h_j \Lambda_{j+1})",
     hypotheses=(
-        Hypothesis("H1", "Lambda_k is a Lipschitz constant of e_k on a convex set that holds both trajectories, k = 1, .., N-1."),
+        Hypothesis(
+            "H1",
+            "Lambda_k is a Lipschitz constant of e_k on a convex set that holds both trajectories, k = 1, .., N-1.",
+        ),
         Hypothesis("H2", "P_k is a Lipschitz constant of the way from the features to the prediction."),
         Hypothesis("H3", "Both samplings start from one noise."),
     ),
@@ -112,16 +117,18 @@ CLAIM = Claim(
     necessity={"H1": _steeper, "H2": _louder, "H3": _apart},
     planted={
         "without growth": lambda instance: jnp.sum(editing.filter_moves(instance)),
-        "the largest step for their sum": lambda instance: jnp.max(editing.filter_moves(instance) * editing.growth(instance)),
+        "the largest step for their sum": lambda instance: jnp.max(
+            editing.filter_moves(instance) * editing.growth(instance)
+        ),
         "growth of the step itself left out of later ones": lambda instance: jnp.sum(
             editing.filter_moves(instance) * jnp.concatenate([jnp.ones(1), editing.growth(instance)[:-1]])
         ),
         "root of the sum of squares": lambda instance: jnp.sqrt(
             jnp.sum((editing.filter_moves(instance) * editing.growth(instance)) ** 2)
         ),
-        "steps counted from the noise end": lambda instance: jnp.sum(
-            editing.filter_moves(instance) * editing.growth(instance)
-        ) / editing.growth(instance)[-1],
+        "steps counted from the noise end": lambda instance: (
+            jnp.sum(editing.filter_moves(instance) * editing.growth(instance)) / editing.growth(instance)[-1]
+        ),
     },
     no_network=(
         "The Lipschitz constants of a UNet in the maximum norm, Lambda and P, are not known, so the bound cannot be evaluated; the study of "

@@ -26,7 +26,20 @@ import numpy as np
 
 from theory.bilateral import instances
 from theory.bilateral.filter import bilateral_filter
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Size, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Size,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 
@@ -137,7 +150,8 @@ def _variations(evidence: Evidence) -> Sequence[Outcome]:
         if not values.size:
             continue
         after, before = (
-            float(np.sum(np.abs(np.diff(frames, axis=0)))) for frames in (bilateral_filter(values, sigma_range=0.01), values)
+            float(np.sum(np.abs(np.diff(frames, axis=0))))
+            for frames in (bilateral_filter(values, sigma_range=0.01), values)
         )
         # Differences are small against the values, at whose size they round.
         budget = relative_budget(64) * float(np.sum(np.abs(values))) / before
@@ -151,8 +165,12 @@ CLAIM = Claim(
     statement="For all frames and every sigma_range the filter does not increase the total variation of a pixel along the frames.",
     latex=r"\sum_i |B(x)_{i+1} - B(x)_i| \le \sum_i |x_{i+1} - x_i|",
     hypotheses=(
-        Hypothesis("H1", "There are at least 3 frames, under reflect padding of a window of 5, with sigma_spatial = 1."),
-        Hypothesis("H2", "(missing in the statement) The values of a pixel never fall along the frames, or never rise."),
+        Hypothesis(
+            "H1", "There are at least 3 frames, under reflect padding of a window of 5, with sigma_spatial = 1."
+        ),
+        Hypothesis(
+            "H2", "(missing in the statement) The values of a pixel never fall along the frames, or never rise."
+        ),
     ),
     verdict=Verdict.REFUTED,
     tightness=Tightness.LOWER,
@@ -173,7 +191,8 @@ CLAIM = Claim(
         "the largest step": lambda instance: instances.largest(jnp.diff(instance["frames"])),
         "without the first step": lambda instance: variation(instance["frames"][1:]),
         "twice the largest distance from the mean, less the mean step": lambda instance: (
-            2 * instances.largest(instance["frames"] - jnp.mean(instance["frames"])) - jnp.mean(jnp.abs(jnp.diff(instance["frames"])))
+            2 * instances.largest(instance["frames"] - jnp.mean(instance["frames"]))
+            - jnp.mean(jnp.abs(jnp.diff(instance["frames"])))
         ).clip(0),
     },
     reality=(

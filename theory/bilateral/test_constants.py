@@ -78,14 +78,18 @@ def test_no_window_exceeds_the_constant(seed, kernel_size, sigma_spatial):
             t * np.sign(rng.normal(size=shape)) + 0.1 * rng.normal(size=shape),
         ]
     )
-    assert row_norms(windows, kernel_size, sigma_spatial).max() <= lipschitz_constant(kernel_size, sigma_spatial) * (1 + BUDGET)
+    assert row_norms(windows, kernel_size, sigma_spatial).max() <= lipschitz_constant(kernel_size, sigma_spatial) * (
+        1 + BUDGET
+    )
 
 
 @pytest.mark.parametrize("count", [3, 4])
 def test_fewer_frames_than_a_window_stay_below(count):
     """Reflect padding then repeats frames; the constant is an upper bound and, as far as a search shows, not attained."""
     rng = np.random.default_rng(0)
-    jacobians = jax.vmap(jax.jacobian(lambda x: bilateral_filter(x, sigma_range=1.0)))(jnp.asarray(2 * rng.normal(size=(4000, count))))
+    jacobians = jax.vmap(jax.jacobian(lambda x: bilateral_filter(x, sigma_range=1.0)))(
+        jnp.asarray(2 * rng.normal(size=(4000, count)))
+    )
     largest = float(jnp.max(jnp.sum(jnp.abs(jacobians), axis=2)))
     assert 1.5 < largest < 0.97 * lipschitz_constant()
 

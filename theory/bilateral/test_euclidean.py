@@ -11,6 +11,7 @@ from theory.bilateral.constants import largest_change, lipschitz_constant, negat
 from theory.bilateral.euclidean import SLACK, SLOPE, euclidean_bound, ramp_gain
 from theory.bilateral.filter import bilateral_filter, spatial_weights
 
+
 def gain(frames: np.ndarray, padding: str) -> float:
     """||J||_2, with torch's derivatives."""
     run = functools.partial(bilateral_filter, sigma_range=1.0, padding=padding)
@@ -52,7 +53,11 @@ def test_what_is_checked_on_a_box_covers_every_point_of_it():
         rho = np.exp(-(u**2) / 2)
         alpha = rho * (1 - u * (u - mean))
         exact = (
-            alpha**2 - m * alpha - kappa * (rho - (m - SHARE / WEIGHT) / SHARE) - nu * (rho * u - mean * m / SHARE) - (2 + SLACK) * m**2
+            alpha**2
+            - m * alpha
+            - kappa * (rho - (m - SHARE / WEIGHT) / SHARE)
+            - nu * (rho * u - mean * m / SHARE)
+            - (2 + SLACK) * m**2
         )
         assert exact.max() <= _largest(box, kappa, nu, SLACK, SHARE, WEIGHT) - MARGIN / 2
 
@@ -63,7 +68,9 @@ def test_rows_obey_the_inequality_that_the_certificate_proves():
     near = np.array(spatial_weights())
     spatial = np.array([*near[::-1], *near])
     t = np.sqrt(3 + SHARE)
-    windows = np.concatenate([rng.normal(size=(20_000, 4)) * 2, t * np.sign(rng.normal(size=(2000, 4))) + 0.05 * rng.normal(size=(2000, 4))])
+    windows = np.concatenate(
+        [rng.normal(size=(20_000, 4)) * 2, t * np.sign(rng.normal(size=(2000, 4))) + 0.05 * rng.normal(size=(2000, 4))]
+    )
     windows = np.concatenate([windows, [[-t, -t, t, t]]])
     weights = spatial * np.exp(-(windows**2) / 2)
     weights /= 1 + weights.sum(axis=1, keepdims=True)

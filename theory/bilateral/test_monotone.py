@@ -32,7 +32,9 @@ def test_the_jacobian_is_symmetric_and_doubly_stochastic(padding, count):
 
 
 @PADDINGS
-@hypothesis.given(seed=st.integers(0, 2**31 - 1), count=st.integers(2, 9), power=st.sampled_from([1, 1.5, 2, 7, np.inf]))
+@hypothesis.given(
+    seed=st.integers(0, 2**31 - 1), count=st.integers(2, 9), power=st.sampled_from([1, 1.5, 2, 7, np.inf])
+)
 def test_differences_of_neighbours_do_not_grow(padding, seed, count, power):
     x = frames_of(seed, count)
     filtered = bilateral_filter(x, sigma_range=1.0, monotone=True, padding=padding)
@@ -48,7 +50,11 @@ def test_changes_stay_within_the_bound_and_come_close_to_it(seed, sigma_range):
     assert moved <= defect_bound(sigma_range, monotone=True) * (1 + BUDGET) + BUDGET * np.max(np.abs(x))
     far = np.array([1e6, 1e6, 0.0, 1e6, 1e6]) * sigma_range
     moved = bilateral_filter(far, sigma_range=sigma_range, monotone=True)[2]
-    assert 0.999 * defect_bound(sigma_range, monotone=True) < moved <= defect_bound(sigma_range, monotone=True) * (1 + BUDGET)
+    assert (
+        0.999 * defect_bound(sigma_range, monotone=True)
+        < moved
+        <= defect_bound(sigma_range, monotone=True) * (1 + BUDGET)
+    )
 
 
 def test_the_bilateral_filter_fails_where_the_monotone_one_holds():
@@ -56,6 +62,10 @@ def test_the_bilateral_filter_fails_where_the_monotone_one_holds():
     for power, frames in ((1, np.array([0.0, 0.0, 4.7, 1.0])), (2, np.array([0.0, 0.7, 4.0, 4.7]))):
         sizes = [
             np.linalg.norm(np.diff(y), power)
-            for y in (frames, bilateral_filter(frames, sigma_range=1.0), bilateral_filter(frames, sigma_range=1.0, monotone=True))
+            for y in (
+                frames,
+                bilateral_filter(frames, sigma_range=1.0),
+                bilateral_filter(frames, sigma_range=1.0, monotone=True),
+            )
         ]
         assert sizes[2] < sizes[0] < sizes[1]
