@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import latex2mathml.converter
 from markupsafe import Markup
 
 from experiments.files import whole_file
-from experiments.report import exports
-from experiments.report.numbers import short_number
+from experiments.report import exports, graph, notes, sources, table, words
+from experiments.report.formulas import mathml
+from experiments.report.numbers import apart, ratio_words, short_number
+from theory.readings import Decision
 
 TEMPLATE = "report.html.j2"
 AUDIT_TEMPLATE = "pipeline_audit.html.j2"
@@ -24,28 +25,25 @@ PIPELINE_AUDIT = "pipeline audit"
 """The kind of an audit.json that `framebound audit` wrote."""
 
 
-def mathml(latex: str, *, display: str = "block") -> Markup:
-    """A formula as MathML with its LaTeX as the fallback text.
-
-    Raises:
-        ValueError: it uses a command that the converter does not know.
-    """
-    converted = latex2mathml.converter.convert(latex, display=display)
-    # The converter passes an unknown command on as text instead of failing.
-    unknown = re.search(r">[^<]*(\\[A-Za-z]+)", converted)
-    if unknown:
-        raise ValueError(
-            f"the formula {latex!r} uses {unknown.group(1)}, which has no MathML; write it with another command"
-        )
-    # Screen readers that know MathML read the formula itself; the others fall back on this.
-    return Markup(converted.replace("<math ", f'<math alttext="{escape(latex)}" ', 1))
-
-
 def verdict_class(verdict: str) -> str:
-    """The style class of a verdict; the word itself is always printed beside the colour."""
-    if verdict.startswith("refuted as stated"):
+    """The style class of a verdict, a decision or a headline; the word itself is always printed beside the colour."""
+    if "; " in verdict:
         return "mixed"
-    return {"proved": "proved", "proved after repair": "repaired", "refuted": "refuted"}.get(verdict, "open")
+    plain = {"proved": "proved", "proved after repair": "repaired", "refuted": "refuted"}
+    if verdict in plain:
+        return plain[verdict]
+    for decision, name in ((Decision.REPAIRED, "repaired"), (Decision.TRUE, "proved"), (Decision.FALSE, "refuted")):
+        if verdict.startswith(decision):
+            return name
+    return "open"
+
+
+def told_apart(outcome: Mapping[str, Any], passed: bool) -> tuple[str, str, str]:
+    """Measured, bound and ratio; where a rung failed with the digits in which they differ."""
+    measured, bound, ratio = outcome["measured"], outcome["bound"], outcome["ratio"]
+    if passed:
+        return short_number(measured), short_number(bound), short_number(ratio)
+    return (*apart(measured, bound), ratio_words(ratio))
 
 
 def anchor(name: str) -> str:
@@ -100,9 +98,20 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["words"] = words
     environment.filters |= {
         "mathml": mathml,
+        "inline": lambda latex: mathml(latex, display="inline"),
         "number": short_number,
+        "told_apart": told_apart,
+        "theory_words": words.theory_words,
+        "no_number": words.no_number,
+        "remark": words.remark,
+        "came_out": words.came_out,
+        "vacuous": words.is_vacuous,
+        "group_verdict": words.group_verdict,
+        "group_evidence": words.group_evidence,
+        "reading_decision": words.reading_decision,
         "verdict_class": verdict_class,
         "anchor": anchor,
         "breakable": breakable,
@@ -160,13 +169,30 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
     Raises:
         ValueError: a figure is missing, or a formula cannot be converted.
     """
+    claims = audit["claims"]
+    anchors = {claim["id"]: anchor(claim["id"]) for claim in claims}
     return render_page(
         TEMPLATE,
         audit=audit,
         figures=_pictures(audit, figures),
-        counts=_counts(audit["claims"]),
-        worst_rungs={claim["id"]: _worst_rung(claim) for claim in audit["claims"]},
+        counts=_counts(claims),
+        worst_rungs={claim["id"]: _worst_rung(claim) for claim in claims},
+        checked=anchors.keys(),
+        lacking=table.lacking_claims(audit),
+        proofs=_proofs(claims),
+        listings=sources.listings(claims),
+        graphs={
+            group["id"]: graph.dependency_graph(claims, group["id"], anchors) for group in audit["paper_claims"]
+        },
     )
+
+
+def _proofs(claims: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
+    """The section of paper_notes.md of every claim that has one."""
+    known = notes.sections()
+    return {
+        claim["id"]: notes.render(known[claim["id"]], f"the proof of {claim['id']}") for claim in claims if claim["id"] in known
+    }
 
 
 def render_pipeline_audit(audit: Mapping[str, Any], figures: Path) -> str:
@@ -214,9 +240,10 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
         if audit.get("kind") == PIPELINE_AUDIT:
             contents = {"report.html": render_pipeline_audit(audit, figures)}
         else:
+            table.require_format(audit, source)
             contents = {
                 "report.html": render(audit, figures),
-                "report.md": exports.markdown(audit),
+                "report.md": exports.markdown(audit, table.lacking_claims(audit)),
                 "claims.csv": exports.claims_csv(audit),
             }
     except (KeyError, TypeError, AttributeError) as error:
