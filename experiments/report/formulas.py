@@ -1,7 +1,8 @@
-"""LaTeX to MathML that is safe to put into a page whoever wrote the LaTeX."""
+"""LaTeX to MathML that is safe to put into a page whoever wrote the LaTeX, and that breaks where TeX would break it."""
 
 import functools
 import re
+from collections.abc import Iterator
 from html import escape
 from xml.etree import ElementTree
 
@@ -17,8 +18,22 @@ ATTRIBUTES = frozenset(
     "minsize maxsize columnalign rowspacing columnspacing accent accentunder notation movablelimits largeop symmetric mathsize".split()
 )
 # The converter knows \lvert, but not with a size before it.
-_ALIASES = ((re.compile(r"\\[lr]vert(?![A-Za-z])"), "|"), (re.compile(r"\\[lr]Vert(?![A-Za-z])"), r"\\|"))
-_TAG = re.compile(r"\\tag\{([^{}]*)\}")
+_ALIASES = (
+    (re.compile(r"(\\[Bb]igg?[lr]?)\s*\\[lr]vert(?![A-Za-z])"), r"\1|"),
+    (re.compile(r"(\\[Bb]igg?[lr]?)\s*\\[lr]Vert(?![A-Za-z])"), r"\1\\|"),
+    (re.compile(r"\\tag\{([^{}]*)\}"), r"\\qquad(\1)"),
+    (re.compile(r":="), r"\\coloneqq "),
+)
+# Each prime by itself would become a superscript of the one before.
+_PRIMES = re.compile(r"('+)(?:\^(\{[^{}]*\}|\\[A-Za-z]+|[^\s\\]))?")
+_BARS = frozenset("|‖/")
+_OPENING, _CLOSING = frozenset("([{⟨⌊⌈"), frozenset(")]}⟩⌋⌉")
+_RELATIONS = frozenset("=≤≥<>≔≈≠∈⪰⪯⇒⟹⇔→↦")
+_WIDE = ("1em", "2em")
+LONG = 24
+"""Characters of a piece beyond which it may break at a sign or a comma as well."""
+_SIGNS = frozenset("−+±∓-")
+_BEFORE_SIGN = frozenset("(,[{=≤≥<>→⇒;∈≠≔:≈⟨|·×")
 
 
 @functools.lru_cache(maxsize=None)
@@ -30,11 +45,59 @@ def mathml(latex: str, *, display: str = "block") -> Markup:
     Raises:
         ValueError: it uses a command that the converter does not know.
     """
-    source = _TAG.sub(r"\\qquad(\1)", latex)
+    return _math(latex, display, [_rebuilt(child, spacing) for child, spacing in _children(_tree(latex, display))], first=True)
+
+
+@functools.lru_cache(maxsize=None)
+def breaking_mathml(latex: str, *, display: str = "block") -> Markup:
+    """The same in pieces that each hold together, so that a line may break before a relation, after a wide space, and in a long
+    piece before a sign or after a comma.
+
+    No browser breaks within a formula. The first piece carries the LaTeX of the whole.
+
+    Raises:
+        ValueError: it uses a command that the converter does not know.
+    """
+    pieces: list[list[str]] = [[]]
+    depth, bars, length = 0, 0, 0
+    for child, spacing in _children(_tree(latex, display)):
+        text = (child.text or "").strip() if child.tag.endswith("}mo") else ""
+        depth += (text in _OPENING) - (text in _CLOSING)
+        bars += text in _BARS and text != "/"
+        free = depth == 0 and bars % 2 == 0
+        long = length > LONG
+        if free and pieces[-1] and (text in _RELATIONS or long and text in _SIGNS and not spacing):
+            pieces.append([])
+            length = 0
+            spacing += ' form="infix"'
+        pieces[-1].append(_rebuilt(child, spacing))
+        length += len("".join(child.itertext()))
+        wide = child.tag.endswith("}mspace") and child.get("width", "") in _WIDE
+        if free and (wide or long and text == ","):
+            pieces.append([])
+            length = 0
+    pieces = [piece for piece in pieces if piece]
+    if len(pieces) < 2:
+        return mathml(latex, display=display)
+    style = " displaystyle" if display == "block" else ""
+    return Markup("<wbr>").join(_math(latex, style, piece, first=not number) for number, piece in enumerate(pieces))
+
+
+def _math(latex: str, display: str, inner: list[str], *, first: bool) -> Markup:
+    # Screen readers that know MathML read the formula itself; the others fall back on this.
+    alternative = f' alttext="{escape(latex)}"' if first else ""
+    shown = {"block": ' display="block"', " displaystyle": ' displaystyle="true"'}.get(display, "")
+    return Markup(f"<math{alternative}{shown}><mrow>{''.join(inner)}</mrow></math>")
+
+
+def _tree(latex: str, display: str) -> ElementTree.Element:
+    """What the converter makes of a formula, without the row around it."""
+    source = latex
     for pattern, plain in _ALIASES:
         source = pattern.sub(plain, source)
+    source = _PRIMES.sub(_superscript, source)
     try:
-        converted = latex2mathml.converter.convert(source, display=display)
+        converted = latex2mathml.converter.convert(source, display="inline" if display == "inline" else "block")
     except Exception as error:  # whatever the converter stumbles over, the formula is at fault
         raise ValueError(f"the formula {latex!r} has no MathML ({type(error).__name__}: {error}); write it otherwise") from None
     root = ElementTree.fromstring(converted)
@@ -44,16 +107,41 @@ def mathml(latex: str, *, display: str = "block") -> Markup:
         raise ValueError(
             f"the formula {latex!r} uses {unknown.group(0)}, which has no MathML; write it with another command"
         )
-    # Screen readers that know MathML read the formula itself; the others fall back on this.
-    return Markup(_rebuilt(root, f' alttext="{escape(latex)}"'))
+    inner = list(root)
+    return inner[0] if len(inner) == 1 and inner[0].tag.endswith("}mrow") else root
+
+
+def _children(row: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, str]]:
+    """The parts of a row, each with what its place asks of its spacing."""
+    before = None
+    for child in row:
+        yield child, _spacing(child, before) if child.tag.endswith("}mo") else ""
+        before = child
+
+
+def _superscript(primes: re.Match) -> str:
+    """x'', x'^2 with one superscript."""
+    return f"^{{{len(primes[1]) * chr(0x2032)}{(primes[2] or '').strip('{}')}}}"
+
+
+def _spacing(element: ElementTree.Element, before: ElementTree.Element | None) -> str:
+    """Attributes that set an operator as TeX does: bars and slashes close to their operands, signs close to theirs."""
+    text = (element.text or "").strip()
+    if text in _BARS:
+        return ' lspace="0" rspace="0"'
+    after_operator = before is None or before.tag.endswith("}mo") and (before.text or "").strip() in _BEFORE_SIGN
+    return ' form="prefix"' if text in _SIGNS and after_operator else ""
 
 
 def _rebuilt(element: ElementTree.Element, extra: str = "") -> str:
     name = element.tag.rpartition("}")[2]
     if name not in ELEMENTS:
         raise ValueError(f"a formula became <{name}>, which is no MathML that a page may hold")
-    kept = "".join(f' {key}="{escape(value)}"' for key, value in element.attrib.items() if key in ATTRIBUTES)
+    ours = {part.partition("=")[0] for part in extra.split()}
+    kept = "".join(
+        f' {key}="{escape(value)}"' for key, value in element.attrib.items() if key in ATTRIBUTES and key not in ours
+    )
     inner = escape(element.text or "", quote=False) + "".join(
-        _rebuilt(child) + escape(child.tail or "", quote=False) for child in element
+        _rebuilt(child, spacing) + escape(child.tail or "", quote=False) for child, spacing in _children(element)
     )
     return f"<{name}{extra}{kept}>{inner}</{name}>"

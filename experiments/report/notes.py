@@ -12,7 +12,7 @@ from markdown_it.token import Token
 from markupsafe import Markup
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
-from experiments.report.formulas import mathml
+from experiments.report.formulas import breaking_mathml
 from experiments.store import ROOT
 from theory.claim import Claim, Verdict
 
@@ -59,8 +59,8 @@ def complaints(claims: Iterable[Claim], known: Mapping[str, str] | None = None) 
 def _display(latex: str, display: str) -> str:
     # A wide formula scrolls in its own box, which the keyboard reaches.
     if display == "block":
-        return f'<span class="formula display" tabindex="0" role="group" aria-label="Formula">{mathml(latex)}</span>'
-    return str(mathml(latex, display="inline"))
+        return f'<span class="formula display" tabindex="0" role="group" aria-label="Formula">{breaking_mathml(latex)}</span>'
+    return str(breaking_mathml(latex, display="inline"))
 
 
 def _render_math(content: str, options: Mapping[str, bool]) -> str:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from experiments.files import whole_file
 from experiments.report import exports, graph, notes, sources, table, words
-from experiments.report.formulas import mathml
+from experiments.report.formulas import breaking_mathml, mathml
 from experiments.report.numbers import apart, ratio_words, short_number
 from theory.readings import Decision
 
@@ -54,6 +54,23 @@ def anchor(name: str) -> str:
 def breakable(text: str) -> Markup:
     """A path or dotted name that may break after its separators, so that it fits a narrow column."""
     return Markup(re.sub(r"([./_])", r"\1<wbr>", str(escape(text))))
+
+
+_PLAIN = (
+    (re.compile(r"(?<![A-Za-z0-9])(lambda|sigma|[A-Za-z])_(\w+|\{[^{}]*\})"), r"\1<sub>\2</sub>"),
+    (re.compile(r"\^(-?\w+|\([^()]*\))"), r"<sup>\1</sup>"),
+    (re.compile(r"&gt;="), "≥"),
+    (re.compile(r"&lt;="), "≤"),
+    (re.compile(r"\|\|"), "‖"),
+)
+
+
+def prose(text: str) -> Markup:
+    """A sentence in which F_t, m^2 and >= are set as they are read; everything else is shown as it stands."""
+    shown = str(escape(text, quote=False))
+    for pattern, replacement in _PLAIN:
+        shown = pattern.sub(replacement, shown)
+    return Markup(shown)
 
 
 def witness_text(witness: Mapping[str, Any]) -> str:
@@ -101,6 +118,7 @@ def _environment() -> jinja2.Environment:
     environment.globals["words"] = words
     environment.filters |= {
         "mathml": mathml,
+        "breaking": breaking_mathml,
         "inline": lambda latex: mathml(latex, display="inline"),
         "number": short_number,
         "told_apart": told_apart,
@@ -115,6 +133,7 @@ def _environment() -> jinja2.Environment:
         "verdict_class": verdict_class,
         "anchor": anchor,
         "breakable": breakable,
+        "prose": prose,
         "witness": witness_text,
     }
     return environment

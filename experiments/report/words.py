@@ -9,13 +9,13 @@ from theory.claim import Expected, Origin, Tells, Verdict
 VACUOUS = 1e-3
 """A recorded quantity below this share of its bound is bounded in name only."""
 ORIGINS = {
-    Origin.NETWORK: "on the real network",
-    Origin.CLIP: "exact score built on the clip's frames, no network in it",
-    Origin.CONSTRUCTED: "constructed: another network or other data",
+    Origin.NETWORK: "real network",
+    Origin.CLIP: "exact score on the clip, no network",
+    Origin.CONSTRUCTED: "constructed",
 }
 """What the numbers of a comparison were taken from."""
-ON_NETWORK, ELSEWHERE = "On the real network", "On the clip's exact score, or constructed"
-"""The two columns of evidence; an identity stands in neither."""
+ON_NETWORK, ELSEWHERE = "On the real network", "Other evidence"
+"""The two columns of evidence; each number in the second says what it was taken from, and an identity stands in neither."""
 NOT_RUN = "not run"
 
 
@@ -53,7 +53,7 @@ def came_out(number: Mapping[str, Any]) -> str:
 
 def remark(number: Mapping[str, Any]) -> str:
     """What a quoted comparison can tell, and how it came out."""
-    origin = "" if number["origin"] == Origin.NETWORK else f"{number['origin']}, "
+    origin = "" if number["origin"] == Origin.NETWORK else f"{ORIGINS[Origin(number['origin'])]}, "
     return f"{origin}{number['tells']}, {came_out(number)}" + (", vacuous" if is_vacuous(number) else "")
 
 
