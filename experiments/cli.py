@@ -102,34 +102,6 @@ def _number(value: Any) -> str:
     return short_number(value)
 
 
-def _pair(outcome: dict | None) -> str:
-    return "–" if outcome is None else f"{_number(outcome['measured'])} / {_number(outcome['bound'])}"
-
-
-def _summary_table(audit: dict) -> Table:
-    table = Table(title="measured / bound", title_justify="left")
-    table.add_column("claim", no_wrap=True)
-    for column in ("verdict", "in theory", "on the real network", "passed"):
-        table.add_column(column)
-    for group in audit["paper_claims"]:
-        table.add_row(
-            group["id"],
-            group["verdict"],
-            _pair(group["theory"]),
-            _pair(group["network"]),
-            "yes" if group["passed"] else "NO",
-            style="bold",
-        )
-        for record in audit["claims"]:
-            if record["group"] == group["id"]:
-                passed = "yes" if record["passed"] else "NO"
-                table.add_row(
-                    f"  {record['id']}", record["verdict"], _pair(record["theory"]), _pair(record["network"]), passed
-                )
-        table.add_section()
-    return table
-
-
 @app.command()
 def reproduce(
     profile: Annotated[str, typer.Option(help="small (minutes) or full (what figures/ is made of).")] = "small",
@@ -175,7 +147,9 @@ def reproduce(
     if as_json:
         _print_json(audit)
     else:
-        _stdout().print(_summary_table(audit))
+        from experiments.report import table, terminal
+
+        _stdout().print(terminal.summary(audit, table.lacking_claims(audit)))
         _stdout().print(
             f"report:  {out / 'report.html'} (also report.md, claims.csv)\naudit:   {out / 'audit.json'}\n"
             f"figures: {out / 'figures'}",
@@ -298,18 +272,25 @@ def claims(
     check: Annotated[
         str | None, typer.Option(help="Climb this claim's ladder (all rungs but the real network).")
     ] = None,
+    explain: Annotated[
+        str | None, typer.Option(help="Print this claim's statement, hypotheses and proof, and where it is checked.")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     as_json: AsJson = False,
     readme: Annotated[bool, typer.Option("--readme", help="Rewrite the table of verdicts in ./README.md.")] = False,
     audit: Annotated[Path, typer.Option(help="Where the table's numbers come from.")] = Path("figures/audit.json"),
 ) -> None:
-    """List the claims and their verdicts, or check one."""
-    from experiments.report import table
+    """List the claims and their verdicts, or check or explain one."""
+    from experiments.report import table, terminal
 
     if readme:
         changed = table.update_readme(README, audit)
         _stdout().print(f"{README}: {'rewritten' if changed else 'unchanged'}")
+        return
+    if explain is not None:
+        found = table.explain_claim(explain)
+        _deliver(found, out, as_json, lambda: _stdout().print(Text(terminal.explanation(found)), soft_wrap=True))
         return
     if check is not None:
         from theory.compilation import compile_for_one_use, keep_compiled_programs
@@ -317,12 +298,12 @@ def claims(
         keep_compiled_programs()
         compile_for_one_use()
         record = table.check_claim(check, seed)
-        _deliver(record, out, as_json, lambda: _stdout().print(_ladder_table(record)))
+        _deliver(record, out, as_json, lambda: _stdout().print(terminal.ladder(record)))
         if not record["passed"]:
             raise typer.Exit(EXIT_CHECK_FAILED)
         return
     rows = table.list_claims()
-    _deliver(rows, out, as_json, lambda: _stdout().print(_claims_table(rows)))
+    _deliver(rows, out, as_json, lambda: _stdout().print(terminal.claims_table(rows)))
 
 
 def _deliver(value: Any, out: Path | None, as_json: bool, print_text: Callable[[], None]) -> None:
@@ -336,35 +317,6 @@ def _deliver(value: Any, out: Path | None, as_json: bool, print_text: Callable[[
         _print_json(value)
     else:
         print_text()
-
-
-def _claims_table(rows: list[dict]) -> Table:
-    table = Table()
-    table.add_column("claim", no_wrap=True)
-    table.add_column("verdict")
-    table.add_column("bound", no_wrap=True)
-    table.add_column("what it says")
-    table.add_column("file", overflow="fold")
-    group = None
-    for row in rows:
-        if group not in (None, row["group"]):
-            table.add_section()
-        group = row["group"]
-        table.add_row(row["id"], row["verdict"], row["tightness"], row["title"], row["file"])
-    return table
-
-
-def _ladder_table(record: dict) -> Table:
-    table = Table(
-        title=f"{record['id']}: {record['title']} ({record['verdict']}, {record['tightness']})", title_justify="left"
-    )
-    for column in ("rung", "passed", "deciding instance", "measured", "bound", "ratio", "budget"):
-        table.add_column(column, justify="left" if column in ("rung", "passed", "deciding instance") else "right")
-    for rung in record["rungs"]:
-        worst = rung["worst"] or {}
-        numbers = [_number(worst.get(name)) for name in ("measured", "bound", "ratio", "budget")]
-        table.add_row(rung["rung"], "yes" if rung["passed"] else "NO", worst.get("label", "–"), *numbers)
-    return table
 
 
 @app.command()
@@ -411,10 +363,22 @@ def report(
         raise ValueError(f"{folder} holds no audit.json; write one with `framebound reproduce --out {folder}`")
     redraw(figure_folder(folder), missing_only=True)
     written = [str(path) for path in write_report(folder, out)]
+    lacking = _lacking(folder / "audit.json")
+    if lacking:
+        _stderr().print(f"the run in {folder} did not check {', '.join(lacking)}", markup=False, soft_wrap=True)
     if as_json:
         _print_json(written)
     else:
         _stdout().print("\n".join(written), soft_wrap=True)
+
+
+def _lacking(audit: Path) -> list[str]:
+    """The claims that this version has and a stored run lacks; an audit of somebody's pipeline checks none and lacks none."""
+    from experiments.report import table
+    from experiments.report.page import PIPELINE_AUDIT
+
+    stored = json.loads(audit.read_text(encoding="utf-8"))
+    return [] if stored.get("kind") == PIPELINE_AUDIT else table.lacking_claims(stored)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 import theory
-from experiments import stages
+from experiments import scrambled, stages
 from experiments.editor.evidence import to_evidence
 from experiments.editor.pipeline import SHIPPED_WEIGHTS
 from experiments.files import whole_file
@@ -33,6 +33,7 @@ from experiments.store import (
     source_digest,
 )
 from experiments.studies import LADDER, NAMES, Study, describe, find_study
+from experiments.studies.film_strip import adapter_effect
 from experiments.studies.style import STYLE_FILE, write_figure
 from theory import ladder
 from theory.claim import Claim
@@ -174,6 +175,30 @@ def _reality_stage(claim: Claim) -> Stage:
     )
 
 
+_UNTRAINED = Stage(
+    "untrained",
+    "Record an untrained network",
+    ("clip", "adapter"),
+    (*_NETWORK, "seed", "num_steps"),
+    scrambled.untrained,
+    ("experiments.scrambled",),
+)
+
+
+def _scrambled_stage(claim: Claim) -> Stage:
+    def make(context: Context) -> None:
+        context.draft.values = scrambled.what_is_noticed(claim, context)
+
+    return Stage(
+        f"scrambled-{claim.id}",
+        f"Put {claim.id} to scrambled evidence",
+        ("evidence", "untrained"),
+        (),
+        make,
+        (audit.claim_module(claim).__name__, "theory.ladder", "experiments.scrambled"),
+    )
+
+
 @functools.lru_cache(maxsize=1)
 def _evidence(entry: Entry):
     return to_evidence(entry.arrays)
@@ -285,9 +310,12 @@ def reproduce(
             study = find_study(name)
             drawings.append((name, describe(study, run.fetch(_study_stage(study)).values)))
         records = []
+        if any(map(scrambled.has_test, claims)):
+            run.fetch(_UNTRAINED)
         for claim in claims:
             rungs = [*run.fetch(_ladder_stage(claim)).values, run.fetch(_reality_stage(claim)).values]
-            record = audit.claim_record(claim, rungs)
+            noticed = run.fetch(_scrambled_stage(claim)).values if scrambled.has_test(claim) else None
+            record = audit.claim_record(claim, rungs, noticed)
             records.append({**record, "figure": f"claim_{claim.id}"})
             drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
         result = audit.build_audit(
@@ -319,6 +347,8 @@ def _describe_run(run: _Run) -> dict[str, Any]:
             for name in ("trace_layer", "similarities", "temporal_losses", "relative_reconstruction_error", "noise_rms")
         },
         "adapter": run.entries["adapter"].values,
+        # A run of single claims makes no film strip.
+        "adapter_effect": adapter_effect(run.entries["film_strip"].values) if "film_strip" in run.entries else None,
     }
 
 
