@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from experiments.audit import answers, measure
+from experiments.audit import answers, editing, measure
 from experiments.audit.measure import Context
 from experiments.audit.settings import AuditSettings
 from experiments.editor.editor import Editor
@@ -24,9 +24,11 @@ from experiments.report.page import PIPELINE_AUDIT, write_report
 from experiments.reproduce import Observer, Silent, digest_of, weights_digest
 from experiments.store import Draft, Entry, Store, canonical_json, library_versions, source_digest
 from experiments.studies import AUDIT_FIGURES, describe, find_study
+from experiments.studies.film_strip import adapter_effect
 from experiments.studies.style import write_figure
 
 FORMAT = 1
+FILM_STRIP = "film_strip"
 
 _PLUMBING = ("experiments.audit.settings", "experiments.settings", "experiments.store")
 _NETWORK = ("device", "dtype", "frames_at_once")
@@ -68,8 +70,13 @@ def stages(settings: AuditSettings) -> Iterator[Stage]:
         needs = ("clip", main, "round_trip")
         yield Stage("round_trip_guided", "Sample back with guidance", needs, (*_SAMPLING, "guidance_scale"), guided)
     if settings.edit is not None:
-        make = functools.partial(measure.edit, inversion=main, adapter=adapted)
-        yield Stage("edit", "Edit", ("clip", main), (*_SAMPLING, "edit", "guidance_scale"), make)
+        asked = (*_SAMPLING, "edit", "guidance_scale", "layers")
+        yield Stage("source_trace", "Look at the clip's features", ("clip",), (*_SAMPLING, "layers"), editing.source_trace)
+        make = functools.partial(editing.edit, inversion=main, adapter=adapted)
+        yield Stage("edit", "Edit", ("clip", main), asked, make)
+        if adapted:
+            without = functools.partial(editing.edit, inversion="inversion_off", adapter=False)
+            yield Stage("edit_off", "Edit without the adapter", ("clip", "inversion_off"), asked, without)
     make = functools.partial(measure.features, inversion=main, adapter=adapted)
     yield Stage("features", "Capture features", ("clip", main), (*_SAMPLING, "layers"), make)
     make = functools.partial(measure.sharpness, inversion=main)
@@ -97,7 +104,7 @@ class _Run:
         }
         self.base = {
             "versions": library_versions(),
-            "source": source_digest(["experiments.audit.measure"], exclude=_PLUMBING),
+            "source": source_digest(["experiments.audit.measure", "experiments.audit.editing"], exclude=_PLUMBING),
             **self.digests,
         }
 
@@ -196,6 +203,10 @@ def audit_pipeline(settings: AuditSettings, out: Path, *, observer: Observer | N
             (name, describe(find_study(name), data))
             for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
         ]
+        if "edit" in run.entries:
+            data = editing.strip_data(Path(settings.video).resolve().name, settings, run.entries)
+            drawings.append((FILM_STRIP, describe(find_study(FILM_STRIP), data)))
+            values["film_strip"] = {"adapter_effect": adapter_effect(data)}
         # As it will be read: lists for tuples.
         result = json.loads(canonical_json(_build(run, values, drawings)))
         (out / "figures").mkdir(exist_ok=True)

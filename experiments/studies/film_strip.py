@@ -35,7 +35,7 @@ def decode(encoded: dict) -> np.ndarray:
 
 
 def measure(context: Context) -> Data:
-    """Collects what the stages `clip`, `adapter` and `edit` stored; computes nothing new."""
+    """Collects what the stages `clip`, `adapter` and `edit` stored, and measures detail and change of the frames."""
     clip, edited = context.inputs["clip"], context.inputs["edit"]
     return {
         "clip": clip.values["name"],
@@ -43,10 +43,29 @@ def measure(context: Context) -> Data:
         "target_prompt": clip.values["target_prompt"],
         "num_steps": context.settings.num_steps,
         "layer": edited.values["trace_layer"],
-        "frames": {name: encode(edited.arrays[f"frames_{name}"]) for name, _ in ROWS},
+        **strip({name: edited.arrays[f"frames_{name}"] for name, _ in ROWS}),
         "similarities": {name: edited.values["similarities"][name] for name, _ in ROWS},
         "temporal_losses": {name: edited.values["temporal_losses"][name] for name, _ in ROWS},
         "reconstruction_error": edited.values["relative_reconstruction_error"]["off"],
+    }
+
+
+def strip(rows: Mapping[str, np.ndarray], side: int | None = None) -> Data:
+    """What the strip shows of each row, and what is measured of all its frames.
+
+    Args:
+        rows: name -> (frames, height, width, 3) floating in [0, 1].
+        side: frames larger than this are shown smaller, by every how many-th pixel; None shows them as they are.
+    """
+    total, height, width, _ = next(iter(rows.values())).shape
+    shown = sorted({round(index) for index in np.linspace(0, total - 1, min(SHOWN, total))})
+    stride = 1 if side is None else max(1, -(-max(height, width) // side))
+    return {
+        "num_frames": total,
+        "shown": shown,
+        "frames": {name: encode(frames[shown][:, ::stride, ::stride]) for name, frames in rows.items()},
+        "details": {name: detail(frames) for name, frames in rows.items()},
+        "changes": {name: change(frames) for name, frames in rows.items()},
     }
 
 
@@ -55,16 +74,15 @@ def rows_of(data: Data) -> list[tuple[str, str]]:
     return [(name, label) for name, label in ROWS if name in data["frames"]]
 
 
-def detail(frames: np.ndarray) -> np.ndarray:
-    """(frames,) the mean absolute difference of pixels that are neighbours in a row or column; the full range is 1."""
-    pixels = frames.astype(np.float64) / 255
-    across, down = (np.abs(np.diff(pixels, axis=axis)).mean(axis=(1, 2, 3)) for axis in (2, 1))
-    return (across + down) / 2
+def detail(frames: np.ndarray) -> list[float]:
+    """Of each frame in [0, 1] the mean absolute difference of pixels that are neighbours in a row or column."""
+    across, down = (np.abs(np.diff(frames.astype(np.float64), axis=axis)).mean(axis=(1, 2, 3)) for axis in (2, 1))
+    return [float(value) for value in (across + down) / 2]
 
 
 def change(frames: np.ndarray) -> float:
-    """The mean absolute difference of a pixel from one frame to the next; the full range is 1."""
-    return float(np.mean(np.abs(np.diff(frames.astype(np.float64) / 255, axis=0))))
+    """The mean absolute difference of a pixel from one frame to the next, of frames in [0, 1]."""
+    return float(np.mean(np.abs(np.diff(frames.astype(np.float64), axis=0))))
 
 
 def adapter_effect(data: Data) -> str | None:
@@ -75,9 +93,8 @@ def adapter_effect(data: Data) -> str | None:
     names = ("edit", "edit_adapter")
     if not all(name in data["frames"] and name in data["temporal_losses"] for name in names):
         return None
-    frames = [decode(data["frames"][name]) for name in names]
-    losses = [data["temporal_losses"][name] for name in names]
-    details, changes = [float(detail(shown).mean()) for shown in frames], [change(shown) for shown in frames]
+    losses, changes = ([data[measured][name] for name in names] for measured in ("temporal_losses", "changes"))
+    details = [float(np.mean(data["details"][name])) for name in names]
     kept = details[1] / details[0] if details[0] else 1.0
     asked = (
         (losses[1] < losses[0], "the temporal loss falls", "the temporal loss does not fall"),
@@ -97,15 +114,14 @@ def adapter_effect(data: Data) -> str | None:
 def draw(data: Data) -> Figure:
     rows = rows_of(data)
     frames = {name: decode(data["frames"][name]) for name, _ in rows}
-    total = len(frames["source"])
-    shown = np.unique(np.round(np.linspace(0, total - 1, min(SHOWN, total))).astype(int))
+    total, shown = data["num_frames"], data["shown"]
     figure = Figure(figsize=(8.4, 0.98 * len(rows) + 2.5), layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(0.98 * len(rows), 2.1), hspace=0.02)
     strips = grid[0].subgridspec(len(rows), len(shown), wspace=0.02, hspace=0.02)
     for row, (name, label) in enumerate(rows):
         for column, index in enumerate(shown):
             axes = figure.add_subplot(strips[row, column])
-            axes.imshow(frames[name][index], interpolation="nearest")
+            axes.imshow(frames[name][column], interpolation="nearest")
             axes.set_xticks([])
             axes.set_yticks([])
             axes.grid(visible=False)
@@ -116,7 +132,7 @@ def draw(data: Data) -> Figure:
                 axes.set_title(f"frame {index + 1}", fontsize=9, fontweight="normal", loc="center", pad=3)
     panels = grid[1].subgridspec(1, 2, wspace=0.04)
     alike, sharp = (figure.add_subplot(panels[column]) for column in range(2))
-    _draw_traces(alike, sharp, data, frames)
+    _draw_traces(alike, sharp, data)
     for axes in (alike, sharp):
         axes.set_xlim(0.5, total + 0.5)
         axes.set_xticks(np.arange(1, total + 1, max(1, total // 8)))
@@ -125,7 +141,7 @@ def draw(data: Data) -> Figure:
     return figure
 
 
-def _draw_traces(alike: Axes, sharp: Axes, data: Data, frames: Mapping[str, np.ndarray]) -> None:
+def _draw_traces(alike: Axes, sharp: Axes, data: Data) -> None:
     """How alike neighbours are in the features, and how much detail the frames have: one without the other misleads."""
     for (name, label), marker in zip(rows_of(data), MARKERS, strict=False):
         look = {"marker": marker, "color": COLOURS[name], "markersize": 4.5}
@@ -136,7 +152,7 @@ def _draw_traces(alike: Axes, sharp: Axes, data: Data, frames: Mapping[str, np.n
             distances = np.maximum(1 - np.asarray(values), np.finfo(np.float64).eps)
             alike.plot(np.arange(1, len(values) + 1) + 0.5, distances, **look)
             text += f": L = {plain_number(data['temporal_losses'][name], 2)}"
-        sharp.plot(np.arange(1, len(frames[name]) + 1), detail(frames[name]), label=text, **look)
+        sharp.plot(np.arange(1, data["num_frames"] + 1), data["details"][name], label=text, **look)
     alike.set_yscale("log")
     alike.set_ylabel("1 - cosine of\nneighbouring frames")
     sharp.set_ylim(bottom=0)
@@ -171,7 +187,7 @@ def alt(data: Data) -> str:
         f"{label.replace(chr(10), ' ')} {data['temporal_losses'][name]:.2g}" for name, label in rows if name in data["temporal_losses"]
     ]
     details = ", ".join(
-        f"{label.replace(chr(10), ' ')} {detail(decode(data['frames'][name])).mean():.2g}" for name, label in rows
+        f"{label.replace(chr(10), ' ')} {np.mean(data['details'][name]):.2g}" for name, label in rows
     )
     losses = f" Temporal losses: {', '.join(measured)}." if measured else ""
     return (
@@ -186,7 +202,7 @@ def numbers(data: Data) -> Sequence[Number]:
     found = [Number(f"temporal loss of {where[name]}", losses[name], "measured", "C1") for name in where if name in losses]
     for name, words in where.items():
         if name in data["frames"]:
-            value = float(detail(decode(data["frames"][name])).mean())
+            value = float(np.mean(data["details"][name]))
             found.append(Number(f"mean difference of neighbouring pixels of {words}", value, "measured", "C1"))
     return tuple(found)
 
