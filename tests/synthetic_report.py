@@ -63,20 +63,24 @@ def noticed(claim):
     ]
 
 
-def build(claims, **run):
-    """audit.json's content, and name and content of every figure."""
+def build(claims, studies=(), **run):
+    """audit.json's content, and name and content of every claim's figure.
+
+    Args:
+        studies: name and content of every study's figure; by default a film strip without a picture of its own.
+    """
     records, drawings = [], []
     for claim in claims:
         climbed = rungs(claim)
         records.append({**auditing.claim_record(claim, climbed, noticed(claim)), "figure": f"claim_{claim.id}"})
         drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), auditing.figure_data(records[-1], climbed))))
-    figures = [{"name": "film_strip", **STRIP}, *({"name": name, **content} for name, content in drawings)]
+    figures = [*(studies or [{"name": "film_strip", **STRIP}]), *({"name": name, **content} for name, content in drawings)]
     return auditing.build_audit(records, figures, {**RUN, **run}), drawings
 
 
-def write(folder: Path, claims, **run):
+def write(folder: Path, claims, studies=(), **run):
     """A folder with audit.json and figures; one drawing stands for all."""
-    result, drawings = build(claims, **run)
+    result, drawings = build(claims, studies, **run)
     (folder / "figures").mkdir(parents=True)
     write_figure(folder / "figures", *drawings[0])
     picture = (folder / "figures" / f"{drawings[0][0]}.png").read_bytes()
