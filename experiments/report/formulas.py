@@ -61,7 +61,7 @@ def breaking_mathml(latex: str, *, display: str = "block") -> Markup:
     pieces: list[list[str]] = [[]]
     depth, bars, length = 0, 0, 0
     for child, spacing in _children(_tree(latex, display)):
-        text = (child.text or "").strip() if child.tag.endswith("}mo") else ""
+        text = _operator(child)
         depth += (text in _OPENING) - (text in _CLOSING)
         bars += text in _BARS and text != "/"
         free = depth == 0 and bars % 2 == 0
@@ -70,10 +70,12 @@ def breaking_mathml(latex: str, *, display: str = "block") -> Markup:
             pieces.append([])
             length = 0
             spacing += ' form="infix"'
-        pieces[-1].append(_rebuilt(child, spacing))
+        space = child.tag.endswith("}mspace")
+        # A space after a comma at which the line may break belongs to the piece before it.
+        (pieces[-2] if space and not pieces[-1] and len(pieces) > 1 else pieces[-1]).append(_rebuilt(child, spacing))
         length += len("".join(child.itertext()))
-        wide = child.tag.endswith("}mspace") and child.get("width", "") in _WIDE
-        if free and (wide or long and text == ","):
+        wide = space and child.get("width", "") in _WIDE
+        if free and pieces[-1] and (wide or long and text == ","):
             pieces.append([])
             length = 0
     pieces = [piece for piece in pieces if piece]
@@ -119,6 +121,13 @@ def _children(row: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, s
         before = child
 
 
+def _operator(element: ElementTree.Element) -> str:
+    """The operator that an element is, or that a subscript or superscript is set on; "" for anything else."""
+    if element.tag.rpartition("}")[2] in ("msup", "msub", "msubsup"):
+        element = element[0]
+    return (element.text or "").strip() if element.tag.endswith("}mo") else ""
+
+
 def _superscript(primes: re.Match) -> str:
     """x'', x'^2 with one superscript."""
     return f"^{{{len(primes[1]) * chr(0x2032)}{(primes[2] or '').strip('{}')}}}"
@@ -128,7 +137,8 @@ def _spacing(element: ElementTree.Element, before: ElementTree.Element | None) -
     """Attributes that set an operator as TeX does: bars and slashes close to their operands, signs close to theirs."""
     text = (element.text or "").strip()
     if text in _BARS:
-        return ' lspace="0" rspace="0"'
+        sized = {"minsize", "maxsize", "stretchy"} & element.attrib.keys()
+        return ' lspace="0" rspace="0"' + ("" if sized else ' stretchy="false"')
     after_operator = before is None or before.tag.endswith("}mo") and (before.text or "").strip() in _BEFORE_SIGN
     return ' form="prefix"' if text in _SIGNS and after_operator else ""
 
