@@ -140,3 +140,17 @@ def test_graph_refuses_a_circle():
 )
 def test_sentences_are_set_as_they_are_read(text, shown):
     assert page.prose(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("latex", "pattern"),
+    [
+        (r"\Bigl(a-1\Bigr)^2", r"<msup><mrow><mo[^>]*>\(</mo><mi>a</mi><mo>−</mo><mn>1</mn><mo[^>]*>\)</mo></mrow><mn>2</mn></msup>"),
+        (r"\bigl\|x\bigr\|", r">‖</mo><mi>x</mi><mo[^>]*>‖"),
+        (r"x\sin^2\theta\cos(y)", r'<mspace width="0.167em"></mspace><msup><mi>sin</mi><mn>2</mn></msup><mspace width="0.167em"></mspace><mi>θ'),
+        (r"A\succeq B", r"<mo [^>]*>⪰</mo>"),
+        (r"\sum|y|-2", r"\|</mo><mo>−</mo><mn>2</mn>"),
+    ],
+)
+def test_scripted_parentheses_names_and_orders_are_set_as_tex_sets_them(latex, pattern):
+    assert re.search(pattern, formulas.mathml(latex)), formulas.mathml(latex)

@@ -20,20 +20,25 @@ ATTRIBUTES = frozenset(
 # The converter knows \lvert, but not with a size before it.
 _ALIASES = (
     (re.compile(r"(\\[Bb]igg?[lr]?)\s*\\[lr]vert(?![A-Za-z])"), r"\1|"),
-    (re.compile(r"(\\[Bb]igg?[lr]?)\s*\\[lr]Vert(?![A-Za-z])"), r"\1\\|"),
+    (re.compile(r"(\\[Bb]igg?[lr]?)\s*(?:\\[lr]Vert(?![A-Za-z])|\\\|)"), r"\1‖"),
     (re.compile(r"\\tag\{([^{}]*)\}"), r"\\qquad(\1)"),
     (re.compile(r":="), r"\\coloneqq "),
 )
 # Each prime by itself would become a superscript of the one before.
 _PRIMES = re.compile(r"('+)(?:\^(\{[^{}]*\}|\\[A-Za-z]+|[^\s\\]))?")
+_NAMES = frozenset("sin cos tan arctan log exp sinh cosh tanh asinh artanh diag tr sym sign dim ker".split())
+_ROWS = ("mrow", "math", "mtd", "mstyle", "msqrt")
+"""Elements with any number of parts; in the others each part has its own meaning by its place."""
+_SCRIPTED = ("msup", "msub", "msubsup")
 _BARS = frozenset("|‖/")
 _OPENING, _CLOSING = frozenset("([{⟨⌊⌈"), frozenset(")]}⟩⌋⌉")
 _RELATIONS = frozenset("=≤≥<>≔≈≠∈⪰⪯⇒⟹⇔→↦")
+_ORDERS = frozenset("⪰⪯≽≼")
 _WIDE = ("1em", "2em")
 LONG = 24
 """Characters of a piece beyond which it may break at a sign or a comma as well."""
 _SIGNS = frozenset("−+±∓-")
-_BEFORE_SIGN = frozenset("(,[{=≤≥<>→⇒;∈≠≔:≈⟨|·×")
+_BEFORE_SIGN = frozenset("(,[{=≤≥<>→⇒;∈≠≔:≈⟨·×")
 
 
 @functools.lru_cache(maxsize=None)
@@ -70,7 +75,7 @@ def breaking_mathml(latex: str, *, display: str = "block") -> Markup:
             pieces.append([])
             length = 0
             spacing += ' form="infix"'
-        space = child.tag.endswith("}mspace")
+        space = _name(child) == "mspace"
         # A space after a comma at which the line may break belongs to the piece before it.
         (pieces[-2] if space and not pieces[-1] and len(pieces) > 1 else pieces[-1]).append(_rebuilt(child, spacing))
         length += len("".join(child.itertext()))
@@ -104,28 +109,80 @@ def _tree(latex: str, display: str) -> ElementTree.Element:
         raise ValueError(f"the formula {latex!r} has no MathML ({type(error).__name__}: {error}); write it otherwise") from None
     root = ElementTree.fromstring(converted)
     # The converter passes an unknown command on as text instead of failing.
-    unknown = re.search(r"\\[A-Za-z]+", "".join(root.itertext()))
+    unknown = re.search(r"\\([A-Za-z]+|.)", "".join(root.itertext()))
     if unknown:
         raise ValueError(
             f"the formula {latex!r} uses {unknown.group(0)}, which has no MathML; write it with another command"
         )
+    _hold_together(root)
     inner = list(root)
     return inner[0] if len(inner) == 1 and inner[0].tag.endswith("}mrow") else root
 
 
-def _children(row: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, str]]:
-    """The parts of a row, each with what its place asks of its spacing."""
-    before = None
-    for child in row:
-        yield child, _spacing(child, before) if child.tag.endswith("}mo") else ""
-        before = child
+def _name(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _base(element: ElementTree.Element) -> ElementTree.Element:
+    """What a subscript or superscript is set on, or the element itself."""
+    return element[0] if _name(element) in _SCRIPTED else element
 
 
 def _operator(element: ElementTree.Element) -> str:
-    """The operator that an element is, or that a subscript or superscript is set on; "" for anything else."""
-    if element.tag.rpartition("}")[2] in ("msup", "msub", "msubsup"):
-        element = element[0]
-    return (element.text or "").strip() if element.tag.endswith("}mo") else ""
+    """The operator that an element is, or that a script is set on; "" for anything else."""
+    base = _base(element)
+    return (base.text or "").strip() if _name(base) == "mo" else ""
+
+
+def _hold_together(row: ElementTree.Element) -> None:
+    """Make what stands in parentheses one piece where a script follows them: a browser does not stretch a scripted parenthesis."""
+    for child in row:
+        _hold_together(child)
+    place = 0
+    while place < len(row):
+        scripted = row[place]
+        if _name(scripted) in _SCRIPTED and _operator(scripted) in _CLOSING:
+            start = _opening(row, place)
+            if start is not None:
+                inner = ElementTree.Element(scripted.tag.replace(_name(scripted), "mrow"))
+                inner.extend(list(row)[start:place])
+                inner.append(scripted[0])
+                for child in list(row)[start:place]:
+                    row.remove(child)
+                scripted.remove(scripted[0])
+                scripted.insert(0, inner)
+                place = start
+        place += 1
+
+
+def _opening(row: ElementTree.Element, place: int) -> int | None:
+    """Where the parenthesis opens that closes at a place; None where it opens in another row."""
+    depth = 1
+    for start in range(place - 1, -1, -1):
+        text = _operator(row[start])
+        depth += (text in _CLOSING) - (text in _OPENING)
+        if depth == 0:
+            return start
+    return None
+
+
+def _children(row: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, str]]:
+    """The parts of a row, each with what its place asks of its spacing; a function's name has a thin space around it."""
+    before, bars = None, 0
+    for child in row:
+        if before is not None and _name(row) in _ROWS and _needs_space(before, child):
+            yield ElementTree.Element(child.tag.replace(_name(child), "mspace"), {"width": "0.167em"}), ""
+        yield child, _spacing(child, before, bars % 2 == 1) if _name(child) == "mo" else ""
+        bars += _operator(child) in ("|", "‖")
+        before = child
+
+
+def _needs_space(before: ElementTree.Element, after: ElementTree.Element) -> bool:
+    """Between a function's name and a letter, a number or another name, on either side of the name."""
+    names = [(_base(element).text or "").strip() in _NAMES for element in (before, after)]
+    if _name(before) == "mspace" or _name(after) == "mspace":
+        return False
+    return names[0] and not _operator(after) or names[1] and not _operator(before)
 
 
 def _superscript(primes: re.Match) -> str:
@@ -133,18 +190,22 @@ def _superscript(primes: re.Match) -> str:
     return f"^{{{len(primes[1]) * chr(0x2032)}{(primes[2] or '').strip('{}')}}}"
 
 
-def _spacing(element: ElementTree.Element, before: ElementTree.Element | None) -> str:
+def _spacing(element: ElementTree.Element, before: ElementTree.Element | None, within_bars: bool) -> str:
     """Attributes that set an operator as TeX does: bars and slashes close to their operands, signs close to theirs."""
     text = (element.text or "").strip()
     if text in _BARS:
         sized = {"minsize", "maxsize", "stretchy"} & element.attrib.keys()
         return ' lspace="0" rspace="0"' + ("" if sized else ' stretchy="false"')
-    after_operator = before is None or before.tag.endswith("}mo") and (before.text or "").strip() in _BEFORE_SIGN
-    return ' form="prefix"' if text in _SIGNS and after_operator else ""
+    previous = "" if before is None else _operator(before)
+    opened = before is None or previous in _BEFORE_SIGN or within_bars and previous in ("|", "‖")
+    return ' form="prefix"' if text in _SIGNS and opened else ""
 
 
 def _rebuilt(element: ElementTree.Element, extra: str = "") -> str:
-    name = element.tag.rpartition("}")[2]
+    name = _name(element)
+    if name == "mi" and (element.text or "").strip() in _ORDERS:
+        # The converter takes these relations for letters.
+        name, extra = "mo", f'{extra} lspace="0.278em" rspace="0.278em"'
     if name not in ELEMENTS:
         raise ValueError(f"a formula became <{name}>, which is no MathML that a page may hold")
     ours = {part.partition("=")[0] for part in extra.split()}

@@ -10,9 +10,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-WIDTH, GAP_X, GAP_Y, LINE, PADDING = 190, 70, 12, 15, 6
+WIDTH, GAP_X, GAP_Y, LINE, PADDING = 176, 56, 12, 15, 6
 """Of a box, between boxes, of a line of text and around it, in pixels."""
-CHARACTERS = 27
+CHARACTERS = 25
 """That fit a line of a box."""
 
 
