@@ -6,8 +6,10 @@ compared.
 
 import functools
 import importlib
+import pathlib
 import pkgutil
 import re
+import traceback
 
 import jax
 
@@ -28,11 +30,11 @@ def _discover() -> tuple:
     for folder in FOLDERS:
         if importlib.util.find_spec(f"theory.{folder}") is None:
             continue
-        package = importlib.import_module(f"theory.{folder}")
+        package = _loaded(f"theory.{folder}")
         for module in pkgutil.iter_modules(package.__path__):
             if module.name.startswith(("test_", "conftest")):
                 continue
-            claim = getattr(_theorem(folder, module.name), "CLAIM", None)
+            claim = getattr(_loaded(f"theory.{folder}.{module.name}"), "CLAIM", None)
             if claim is not None:
                 found.append(claim)
     check_references(found)
@@ -58,22 +60,24 @@ REQUIRED = {
 """What a theorem's file cannot leave out, for the line that names what is missing."""
 
 
-def _theorem(folder: str, name: str):
-    """The module of a theorem.
+def _loaded(name: str):
+    """A theorem's module, or the package of a folder, which imports some of its theorems.
 
     Raises:
-        ValueError: its CLAIM lacks a field or has one too many; the message is one line that says which and what it means.
+        ValueError: a CLAIM lacks a field or has one too many; the message is one line that says where, which, and what it means.
     """
     try:
-        return importlib.import_module(f"theory.{folder}.{name}")
+        return importlib.import_module(name)
     except TypeError as error:
         if not re.match(r"(Claim|Problem|Hypothesis|Comparison|Plant)\.__init__\(\) ", str(error)):
             raise
+        # The call that lacks an argument is the innermost one.
+        file = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
         missing = [field for field in re.findall(r"'(\w+)'", str(error)) if field in REQUIRED]
         meaning = "; ".join(f"{field}: {REQUIRED[field]}" for field in missing)
         raise ValueError(
-            f"theory/{folder}/{name}.py: {error}{f' ({meaning})' if meaning else ''}; README says under \"Add a theorem\" what "
-            "a claim consists of"
+            f"theory/{file.parent.name}/{file.name}: {error}{f' ({meaning})' if meaning else ''}; README says under \"Add a theorem\" "
+            "what a claim consists of"
         ) from error
 
 
