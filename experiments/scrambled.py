@@ -1,7 +1,7 @@
 """Evidence that is wrong on purpose, for the comparisons that call themselves a test: which kinds each one notices.
 
-    clip, adapter -> untrained: what the same network with random weights records of the same clip
-    evidence, untrained -> noticed, one result a claim
+clip, adapter -> untrained: what the same network with random weights records of the same clip
+evidence, untrained -> noticed, one result a claim
 """
 
 import functools
@@ -52,7 +52,9 @@ def _scrambled(evidence: Entry, forgotten: Entry) -> dict:
 
 
 def what_is_noticed(claim: Claim, context: Context) -> list[dict[str, Any]]:
-    """For each comparison of a claim that calls itself a test: kind of scrambled evidence -> whether it came out otherwise."""
+    """For each comparison of a claim that calls itself a test: kind of scrambled evidence -> whether it came out
+    otherwise.
+    """
     wrong = _scrambled(context.inputs["evidence"], context.inputs["untrained"])
     return [
         {"question": comparison.question, "origin": str(comparison.origin), "noticed": noticed(comparison, wrong)}

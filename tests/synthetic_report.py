@@ -57,7 +57,11 @@ def rungs(claim):
 def noticed(claim):
     """Scrambled evidence as every test of the claim would notice it."""
     return [
-        {"question": entry.question, "origin": str(entry.origin), "noticed": {"white noise": True, "frames permuted": False}}
+        {
+            "question": entry.question,
+            "origin": str(entry.origin),
+            "noticed": {"white noise": True, "frames permuted": False},
+        }
         for entry in claim.reality
         if entry.tells is Tells.TEST
     ]
@@ -74,7 +78,10 @@ def build(claims, studies=(), **run):
         climbed = rungs(claim)
         records.append({**auditing.claim_record(claim, climbed, noticed(claim)), "figure": f"claim_{claim.id}"})
         drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), auditing.figure_data(records[-1], climbed))))
-    figures = [*(studies or [{"name": "film_strip", **STRIP}]), *({"name": name, **content} for name, content in drawings)]
+    figures = [
+        *(studies or [{"name": "film_strip", **STRIP}]),
+        *({"name": name, **content} for name, content in drawings),
+    ]
     return auditing.build_audit(records, figures, {**RUN, **run}), drawings
 
 

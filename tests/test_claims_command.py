@@ -1,4 +1,6 @@
-"""`framebound claims` and `framebound report`: explained claims, claims that lack a field, stored runs that lack a claim."""
+"""`framebound claims` and `framebound report`: explained claims, claims that lack a field, stored runs that lack a
+claim.
+"""
 
 import json
 import os

@@ -89,9 +89,7 @@ def test_whatever_scrolls_is_reached_by_the_keyboard_and_has_a_name(report):
         for name in re.findall(r"\.(\w+)", rule)
     }
     assert scrolling == {"canvas", "formula", "scroll"}
-    boxes = [
-        attributes for tag, attributes in Structure(report[0]).attributes if attributes.get("class") in scrolling
-    ]
+    boxes = [attributes for tag, attributes in Structure(report[0]).attributes if attributes.get("class") in scrolling]
     assert boxes
     assert all(box["tabindex"] == "0" and box["role"] == "group" and box["aria-label"] for box in boxes)
 
@@ -194,13 +192,19 @@ def test_text_from_outside_is_escaped(report):
 
 
 def test_letters_and_wording_stand_before_the_first_verdict(report):
-    """A reader who has not read the code knows L, N and m and where the paper's wording is known from before any decision."""
+    """A reader who has not read the code knows L, N and m and where the paper's wording is known from before any
+    decision.
+    """
     text, _, audit = report
     first = text.index('class="verdict')
     for anchor in ('id="symbols"', 'id="wording"'):
         assert text.index(anchor) < first
     assert "Nobody here has seen the paper's full text" in text[:first]
-    assert 'alttext="L(F) = ' in text[:first] and "number of frames" in text[:first] and "A lower and an upper bound" in text[:first]
+    assert (
+        'alttext="L(F) = ' in text[:first]
+        and "number of frames" in text[:first]
+        and "A lower and an upper bound" in text[:first]
+    )
     for group in audit["paper_claims"]:
         assert str(page.escape(group["known_from"], quote=False)) in text[:first].replace("&#39;", "'")
 
@@ -216,7 +220,9 @@ def test_no_claim_of_the_paper_is_called_refuted(report):
 def test_every_proof_is_on_the_page_with_its_formulas(report):
     text = report[0]
     for name in (claim.id for claim in theory.CLAIMS if claim.id in notes.sections()):
-        proof = re.search(rf'<details class="proof" id="proof-{page.anchor(name)}">(.*?)</details>', text, re.DOTALL).group(1)
+        proof = re.search(
+            rf'<details class="proof" id="proof-{page.anchor(name)}">(.*?)</details>', text, re.DOTALL
+        ).group(1)
         assert "<p>" in proof and "<math" in proof and "$" not in re.sub(r'alttext="[^"]*"', "", proof)
 
 
@@ -231,7 +237,10 @@ def test_a_recorded_bound_far_above_is_called_vacuous(report):
     record["network"] |= {"expected": "violated"}
     text = page.render(audit, report[1] / "figures")
     card = re.search(rf'<article class="card" id="{page.anchor(record["id"])}".*?</article>', text, re.DOTALL).group(0)
-    assert "vacuous" not in re.sub("<details.*?</details>", "", card, flags=re.DOTALL).split("<dl class")[1].split("</dl>")[0]
+    assert (
+        "vacuous"
+        not in re.sub("<details.*?</details>", "", card, flags=re.DOTALL).split("<dl class")[1].split("</dl>")[0]
+    )
 
 
 def test_refuted_statements_show_the_family(report):

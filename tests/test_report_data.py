@@ -1,4 +1,6 @@
-"""What the report is made of: outcomes, verdicts by reading, Markdown, CSV, the table of verdicts, figures of the same bytes twice."""
+"""What the report is made of: outcomes, verdicts by reading, Markdown, CSV, the table of verdicts, figures of the same
+bytes twice.
+"""
 
 import copy
 import csv
@@ -151,8 +153,14 @@ def test_numbers_that_differ_read_differently(first, second, shown):
 
 
 def test_ratio_near_1_is_its_distance_from_1():
-    assert numbers.ratio_words(1.0) == "1.000000" and numbers.ratio_words("infinity") == "∞" and numbers.ratio_words(2.5) == "2.5"
-    assert numbers.ratio_words(1 + 2e-10) == "1 + 2.00\u2009×\u200910⁻¹⁰" and numbers.ratio_words(1 - 3e-9).startswith("1 − 3.00")
+    assert (
+        numbers.ratio_words(1.0) == "1.000000"
+        and numbers.ratio_words("infinity") == "∞"
+        and numbers.ratio_words(2.5) == "2.5"
+    )
+    assert numbers.ratio_words(1 + 2e-10) == "1 + 2.00\u2009×\u200910⁻¹⁰" and numbers.ratio_words(1 - 3e-9).startswith(
+        "1 − 3.00"
+    )
 
 
 def evidence(*comparisons):
@@ -169,12 +177,16 @@ def described(monkeypatch):
 
 
 def asked(origin, tells, expected=Expected.HOLDS, question="a question"):
-    return dataclasses.replace(toy.TEST, origin=origin, tells=tells, expected=expected, because="a reason", question=question)
+    return dataclasses.replace(
+        toy.TEST, origin=origin, tells=tells, expected=expected, because="a reason", question=question
+    )
 
 
 def test_only_the_network_stands_in_its_column(described):
     """Exact scores and constructed evidence have a column of their own, which says what they are."""
-    claim, rung = evidence(asked(Origin.CLIP, Tells.TEST), asked(Origin.CONSTRUCTED, Tells.IMPLIED), asked(Origin.NETWORK, Tells.IMPLIED))
+    claim, rung = evidence(
+        asked(Origin.CLIP, Tells.TEST), asked(Origin.CONSTRUCTED, Tells.IMPLIED), asked(Origin.NETWORK, Tells.IMPLIED)
+    )
     record = auditing.claim_record(claim, [rung])
     assert record["network"]["origin"] == "network" and record["elsewhere"]["origin"] == "clip"
     assert "exact score on the clip" in words.evidence_words(record, "elsewhere")
@@ -201,7 +213,9 @@ def test_tests_are_quoted_before_what_is_implied(described):
 def test_a_declared_violation_says_so(described):
     claim, rung = evidence(asked(Origin.NETWORK, Tells.TEST, Expected.VIOLATED))
     record = auditing.claim_record(claim, [rung])
-    assert "violated, as declared" in words.evidence_words(record, "network") and not words.is_vacuous(record["network"])
+    assert "violated, as declared" in words.evidence_words(record, "network") and not words.is_vacuous(
+        record["network"]
+    )
     held = {**record["network"], "passed": False}
     assert "FAILED: declared violated, and holds" in words.remark(held)
 
@@ -216,7 +230,9 @@ def test_claim_that_cannot_speak_of_a_network_says_why():
 def test_a_test_that_no_scrambled_evidence_fails_fails_the_claim(described):
     claim, rung = evidence(asked(Origin.NETWORK, Tells.TEST))
     seen = {"question": "a question", "origin": "network"}
-    noticed = auditing.claim_record(claim, [rung], [{**seen, "noticed": {"white noise": False, "frames permuted": True}}])
+    noticed = auditing.claim_record(
+        claim, [rung], [{**seen, "noticed": {"white noise": False, "frames permuted": True}}]
+    )
     assert noticed["passed"] and noticed["comparisons"][0]["noticed"] == {"white noise": False, "frames permuted": True}
     unnoticed = auditing.claim_record(claim, [rung], [{**seen, "noticed": {"white noise": False}}])
     assert not unnoticed["passed"] and "calls itself a test" in unnoticed["failures"][0]
@@ -303,7 +319,15 @@ def test_a_rejection_shows_the_digits_that_differ():
     result = ladder.run_witness(claim)
     assert not result.passed
     rung = outcomes.json_rung(claim, result)
-    record = {"id": claim.id, "title": "t", "verdict": "proved", "tightness": "attained", "rungs": [rung], "failures": [], "lacks": []}
+    record = {
+        "id": claim.id,
+        "title": "t",
+        "verdict": "proved",
+        "tightness": "attained",
+        "rungs": [rung],
+        "failures": [],
+        "lacks": [],
+    }
     text = table_text(terminal.ladder(record))
     assert "0.999999999" in text and "1 + 1.00" in text
     assert page.told_apart(rung["worst"], False)[:2] == ("1", "0.999999999")
@@ -315,11 +339,17 @@ def test_what_a_rung_asks_is_said():
     assert outcomes.requirement(claim, Rung.ATTACK) == "at most 1 + budget, and at least 0.99"
     assert outcomes.requirement(claim, Rung.NECESSITY) == "every ratio above 1 + budget"
     upper = dataclasses.replace(claim, tightness=Tightness.UPPER, floor=0.0)
-    assert outcomes.requirement(upper, Rung.ATTACK) == outcomes.requirement(upper, Rung.WITNESS) == "every ratio at most 1 + budget"
+    assert (
+        outcomes.requirement(upper, Rung.ATTACK)
+        == outcomes.requirement(upper, Rung.WITNESS)
+        == "every ratio at most 1 + budget"
+    )
 
 
 def every_look():
-    """Data for every kind of ladder figure: all verdicts and kinds of evidence, ratios far off the axis, infinite ones, and points."""
+    """Data for every kind of ladder figure: all verdicts and kinds of evidence, ratios far off the axis, infinite
+    ones, and points.
+    """
     refuted = next(claim for claim in theory.CLAIMS if claim.verdict is Verdict.REFUTED)
     kinds = [asked(origin, tells, expected) for origin in Origin for tells in Tells for expected in Expected]
     for claim in (toy.claim(reality=tuple(kinds)), refuted):

@@ -1,4 +1,6 @@
-"""Formulas, the notes and the graph: every formula converts, markup from outside stays out, every claim has its proof."""
+"""Formulas, the notes and the graph: every formula converts, markup from outside stays out, every claim has its
+proof.
+"""
 
 import re
 from xml.etree import ElementTree
@@ -26,7 +28,14 @@ def test_formula_with_an_unknown_command_is_refused():
 
 
 @pytest.mark.parametrize(
-    "latex", [r"\text{<script>alert(1)</script>}", r"a<b", r"x\href{javascript:alert(1)}{y}", r'\text{" onclick="alert(1)}', r"\frac{a"]
+    "latex",
+    [
+        r"\text{<script>alert(1)</script>}",
+        r"a<b",
+        r"x\href{javascript:alert(1)}{y}",
+        r'\text{" onclick="alert(1)}',
+        r"\frac{a",
+    ],
 )
 def test_formula_brings_no_markup_of_its_own(latex):
     """It becomes MathML alone, or is refused in one line."""
@@ -90,7 +99,8 @@ def test_sections_end_where_the_next_begins():
 
 def test_notes_are_markdown_with_formulas_and_nothing_else():
     html = notes.render(
-        "**Bold** $a_1$ <script>x</script> [words](https://example.org) ![p](q.png)\n\n$$ a = b $$\n\n| a | b |\n| - | - |\n| c | d |\n",
+        "**Bold** $a_1$ <script>x</script> [words](https://example.org) ![p](q.png)\n\n$$ a = b $$\n\n| a | b |\n| - | "
+        "- |\n| c | d |\n",
         "a test",
     )
     structure = Structure(html)
@@ -110,13 +120,22 @@ def node(name, *uses, lemmas=(), group="C1"):
 
 
 def test_graph_puts_what_is_used_to_the_left():
-    claims = [node("C1.c", "C1.b", "C2.z"), node("C1.b", "C1.a", lemmas=["Young <inequality>"]), node("C1.a"), node("C1.alone")]
+    claims = [
+        node("C1.c", "C1.b", "C2.z"),
+        node("C1.b", "C1.a", lemmas=["Young <inequality>"]),
+        node("C1.a"),
+        node("C1.alone"),
+    ]
     claims.append(node("C2.z", group="C2"))
     svg = graph.dependency_graph(claims, "C1", {"C1.a": "C1-a"})
     boxes = {}
     for x, words in re.findall(r'<rect x="([\d.]+)".*?<text[^>]*>(.*?)</text>', svg):
         boxes[re.sub("<[^>]*>", " ", words).split()[0]] = float(x)
-    assert boxes["C1.a"] < boxes["C1.b"] < boxes["C1.c"] and boxes["C2.z"] < boxes["C1.c"] and boxes["Young"] < boxes["C1.b"]
+    assert (
+        boxes["C1.a"] < boxes["C1.b"] < boxes["C1.c"]
+        and boxes["C2.z"] < boxes["C1.c"]
+        and boxes["Young"] < boxes["C1.b"]
+    )
     assert "C1.alone" not in boxes and svg.count('class="edge"') == 4
     assert '<a href="#C1-a">' in svg and "<inequality>" not in svg and Structure(svg).fetched == []
 
@@ -145,9 +164,16 @@ def test_sentences_are_set_as_they_are_read(text, shown):
 @pytest.mark.parametrize(
     ("latex", "pattern"),
     [
-        (r"\Bigl(a-1\Bigr)^2", r"<msup><mrow><mo[^>]*>\(</mo><mi>a</mi><mo>−</mo><mn>1</mn><mo[^>]*>\)</mo></mrow><mn>2</mn></msup>"),
+        (
+            r"\Bigl(a-1\Bigr)^2",
+            r"<msup><mrow><mo[^>]*>\(</mo><mi>a</mi><mo>−</mo><mn>1</mn><mo[^>]*>\)</mo></mrow><mn>2</mn></msup>",
+        ),
         (r"\bigl\|x\bigr\|", r">‖</mo><mi>x</mi><mo[^>]*>‖"),
-        (r"x\sin^2\theta\cos(y)", r'<mspace width="0.167em"></mspace><msup><mi>sin</mi><mn>2</mn></msup><mspace width="0.167em"></mspace><mi>θ'),
+        (
+            r"x\sin^2\theta\cos(y)",
+            r'<mspace width="0.167em"></mspace><msup><mi>sin</mi><mn>2</mn></msup>'
+            r'<mspace width="0.167em"></mspace><mi>θ',
+        ),
         (r"A\succeq B", r"<mo [^>]*>⪰</mo>"),
         (r"\sum|y|-2", r"\|</mo><mo>−</mo><mn>2</mn>"),
     ],

@@ -1,4 +1,5 @@
-"""Both reports, on the claims and on a pipeline, in headless Chromium: on a phone, on a desk, in the dark, in print, and
+"""Both reports, on the claims and on a pipeline, in headless Chromium: on a phone, on a desk, in the dark, in print,
+and
 by keyboard.
 """
 
@@ -143,7 +144,9 @@ def test_images_are_there(opened):
 
 
 def test_text_of_figures_can_be_read(opened):
-    """The labels of a figure, 9 points on a drawing of 200 pixels an inch, are at least 8 pixels high on every screen."""
+    """The labels of a figure, 9 points on a drawing of 200 pixels an inch, are at least 8 pixels high on every
+    screen.
+    """
     enlargement = opened.evaluate("Math.min(...[...document.images].map(i => i.width / i.naturalWidth))")
     assert 9 / 72 * 200 * enlargement >= 8
 
@@ -213,7 +216,9 @@ def test_screen_reader_finds_the_table(browser, report, audit, width):
     # Every claim has its formula, and every figure of the run is shown once, beside the graphs of what rests on what.
     formulas = "document.querySelectorAll('article > .formula').length"
     assert opened.evaluate(formulas) == len(audit["claims"])
-    assert len(names["image"]) == len(audit["figures"]) + opened.evaluate("document.querySelectorAll('svg.graph').length")
+    assert len(names["image"]) == len(audit["figures"]) + opened.evaluate(
+        "document.querySelectorAll('svg.graph').length"
+    )
 
 
 def test_figures_lie_on_white_in_either_scheme(opened, layout):

@@ -32,7 +32,9 @@ def levels_agree(evidence):
     found = []
     for trip in evidence.round_trips:
         difference = np.max(np.abs(trip.predictions_at_inversion[-1] - trip.sampling_predictions[-1]))
-        found.append(Outcome(trip.label, float(difference), float(np.max(np.abs(trip.sampling_predictions[-1]))) * 1e-9, 1e-15))
+        found.append(
+            Outcome(trip.label, float(difference), float(np.max(np.abs(trip.sampling_predictions[-1]))) * 1e-9, 1e-15)
+        )
     return found
 
 

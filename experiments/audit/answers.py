@@ -5,54 +5,20 @@ Answers are functions of the stored results alone, so that wording can change wi
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from experiments.audit.adapter_answers import adapter_step, edit
+from experiments.audit.answer import CERTIFIED, ESTIMATED, KINDS, MEASURED, NO, PARTLY, PROVED, UNKNOWN, YES, Answer
 from experiments.audit.measure import largest_contributions
 from experiments.audit.settings import AuditSettings
 from experiments.report.numbers import short_number
 from experiments.studies import Number
 
-PROVED = "proved"
-CERTIFIED = "certified for this input"
-ESTIMATED = "estimated"
-MEASURED = "measured"
-KINDS = {
-    PROVED: "follows from a theorem, for every input that satisfies its hypotheses",
-    CERTIFIED: "a bound computed from the recorded values, which holds for these and for no others",
-    ESTIMATED: "an extrapolation; nothing guarantees it",
-    MEASURED: "read off this run",
-}
+__all__ = ["CERTIFIED", "ESTIMATED", "INVISIBLE", "KINDS", "MEASURED", "PROVED", "Answer", "answer_all", "failures"]
 
 INVISIBLE = 0.5
 """A pixel error below half a step of 8 bits rounds away."""
-USUAL_WEIGHT = 0.01
-
-YES, NO, PARTLY, UNKNOWN = "yes", "no", "partly", "not asked"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One question about the pipeline.
-
-    Attributes:
-        id: short name, also the anchor in the report.
-        question, answer: a sentence each.
-        verdict: "yes", "no", "partly", or "" where the answer is a number.
-        numbers: what the answer rests on; `Number.group` is the paper's claim, C1 to C3.
-        claims: ids of the theorems.
-        details: further sentences.
-        mend: what to do, or "".
-    """
-
-    id: str
-    question: str
-    answer: str
-    verdict: str
-    numbers: tuple[Number, ...]
-    claims: tuple[str, ...]
-    details: tuple[str, ...] = ()
-    mend: str = ""
 
 
 def answer_all(settings: AuditSettings, values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -64,13 +30,13 @@ def answer_all(settings: AuditSettings, values: Mapping[str, Any]) -> list[dict[
     answers = [
         _well_posed(values["features"]),
         _step_size(values["features"]),
-        _adapter_step(settings, values["sharpness"], values["features"]),
+        adapter_step(settings, values["sharpness"]),
         _schedulers(values["schedulers"]),
         _round_trip(settings, values["round_trip"], values["clip"]),
         _fixed_point(values),
         *([_adapter_mismatch(values)] if "round_trip_mismatch" in values else []),
         _guidance(settings, values),
-        *([_edit(settings, values)] if "edit" in values else []),
+        *([edit(settings, values)] if "edit" in values else []),
     ]
     return [asdict(answer) for answer in answers]
 
@@ -161,9 +127,7 @@ def _step_size(records: Sequence[Mapping[str, Any]]) -> Answer:
     proved = min(alive, key=lambda record: record["proved_step"])
     curved = [record for record in alive if record["certificate"]["upper"] > 0]
     numbers = [
-        Number(
-            f"below it every step lowers the loss, for ever ({_where(proved)})", proved["proved_step"], PROVED, "C2"
-        )
+        Number(f"below it every step lowers the loss, for ever ({_where(proved)})", proved["proved_step"], PROVED, "C2")
     ]
     answer = f"Any below {short_number(proved['proved_step'])}, in every layer."
     if curved:
@@ -196,88 +160,6 @@ def _step_size(records: Sequence[Mapping[str, Any]]) -> Answer:
     )
 
 
-def _adapter_step(settings: AuditSettings, found: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Answer:
-    levels = found["levels"]
-    sharpest = max(levels, key=lambda level: level["sharpness"])
-    safe = [level["largest_safe_step"] for level in levels if level["tried"]]
-    whose = "a fresh adapter, as training would start" if found["fresh"] else "this adapter"
-    numbers = [
-        Number(
-            f"Gauss-Newton sharpness of the temporal loss (timestep {sharpest['timestep']})",
-            sharpest["sharpness"],
-            MEASURED,
-            "C2",
-        ),
-    ]
-    if sharpest["sharpness"] > 0:
-        numbers.append(Number("2 over the sharpness", 2 / sharpest["sharpness"], ESTIMATED, "C2"))
-    if safe:
-        numbers.append(
-            Number("largest single step that was seen to lower the loss, at every timestep", min(safe), MEASURED, "C2")
-        )
-    verdict, answer, reason = "", *_safe_rate(whose, sharpest["sharpness"], safe)
-    if settings.learning_rate is not None:
-        limit = 2 / settings.learning_rate
-        numbers.append(
-            Number("sharpness over 2 / eta, below 1 where eta is safe", sharpest["sharpness"] / limit, MEASURED, "C2")
-        )
-        seen = min(safe, default=0.0)
-        verdict = YES if sharpest["sharpness"] < limit and (seen <= 0 or settings.learning_rate <= seen) else NO
-        answer += (
-            f" The sharpness {short_number(sharpest['sharpness'])} is {'below' if sharpest['sharpness'] < limit else 'not below'}"
-            f" 2 / eta = {short_number(limit)}."
-        )
-    return Answer(
-        "adapter-step",
-        "Which learning rate is safe for the adapter's parameters?",
-        answer,
-        verdict,
-        tuple(numbers),
-        ("C2.gauss-newton",),
-        (
-            "The loss is the mean over the layers, unweighted, the optimiser plain gradient descent. A weight w on the "
-            f"temporal term (usually {USUAL_WEIGHT:g}) divides its steps' limit by w; the noise term has a sharpness "
-            "of its own; Adam rescales both.",
-            f"{found['parameters']} parameters, {len(levels)} noise levels.",
-            *([reason] if reason else []),
-        ),
-        ""
-        if verdict != NO
-        else f"lower the learning rate below {short_number(_leading_rate(sharpest['sharpness'], safe))} divided by the loss's weight",
-    )
-
-
-def _leading_rate(sharpness: float, safe: Sequence[float]) -> float:
-    """The smaller of 2 over the sharpness and the largest step seen to lower the loss, of those that are known."""
-    known = [2 / sharpness] if sharpness > 0 else []
-    known += [min(safe)] if safe and min(safe) > 0 else []
-    return min(known, default=0.0)
-
-
-def _safe_rate(whose: str, sharpness: float, safe: Sequence[float]) -> tuple[str, str]:
-    """The learning rate to lead with, the smallest of what is known, and why the other number differs."""
-    seen = min(safe, default=0.0)
-    if seen <= 0:
-        return f"For {whose} no step was seen to lower the temporal loss: its gradient is lost in the rounding.", ""
-    if sharpness <= 0:
-        return f"For {whose} single steps of plain gradient descent up to {short_number(seen)} were seen to lower the temporal loss.", ""
-    limit = 2 / sharpness
-    if seen < limit:
-        answer = f"For {whose}, plain gradient descent with a rate up to {short_number(seen)}, the largest single step seen to lower it."
-        reason = (
-            f"2 over the sharpness would be {short_number(limit)}: that is the limit of a quadratic model at these parameters, and the "
-            "loss bends away from it before such a step ends."
-        )
-        return answer, reason
-    answer = f"For {whose}, plain gradient descent with a rate below {short_number(limit)}, which is 2 over the sharpness."
-    reason = (
-        f"One step along the gradient was seen to lower the loss up to {short_number(seen)}. That is one step, in a direction that need "
-        "not be the sharpest; step after step the sharpest direction decides, where a rate above 2 over the sharpness makes the "
-        "quadratic model at these parameters grow."
-    )
-    return answer, reason
-
-
 def _schedulers(found: Mapping[str, Any]) -> Answer:
     stored, used = found["stored"], found["used"]
     verdict = YES if stored["formal_inverse"] and not stored["mismatches"] else PARTLY if used["formal_inverse"] else NO
@@ -299,9 +181,7 @@ def _schedulers(found: Mapping[str, Any]) -> Answer:
     ]
     as_stored = "As stored" if found["stored_class"] == "DDIMScheduler" else "As DDIMScheduler.from_config reads it"
     for which, pair in ((as_stored, stored), ("As used", used)):
-        details += [
-            f"{which}, {item['setting']} is {item['value']}: {item['effect']}." for item in pair["mismatches"]
-        ]
+        details += [f"{which}, {item['setting']} is {item['value']}: {item['effect']}." for item in pair["mismatches"]]
     residual = _or_dash(used["one_step_residual"])
     numbers = [
         Number("convention of the inversion steps", used["convention"], MEASURED, "C3"),
@@ -355,9 +235,7 @@ def _round_trip(settings: AuditSettings, trip: Mapping[str, Any], clip: Mapping[
     ]
     if clip["has_autoencoder"]:
         numbers.append(
-            Number(
-                "the autoencoder's own error, in steps of 8 bits", clip["decoding_error"]["rms"], MEASURED, "C3"
-            )
+            Number("the autoencoder's own error, in steps of 8 bits", clip["decoding_error"]["rms"], MEASURED, "C3")
         )
     rms = trip["pixel_error"]["rms"]
     return Answer(
@@ -468,33 +346,4 @@ def _guidance(settings: AuditSettings, values: Mapping[str, Any]) -> Answer:
         tuple(numbers),
         ("C3.adapter",),
         ("The inversion runs without guidance; the theorem on adapters holds for any change of the network.",),
-    )
-
-
-def _edit(settings: AuditSettings, values: Mapping[str, Any]) -> Answer:
-    found, without = values["edit"], values.get("edit_off")
-    rows = [("with the adapter" if without else "without an adapter", found)]
-    rows += [("without it", without)] if without else []
-    numbers: list[Number] = []
-    for words, edited in rows:
-        changed = edited["change"]
-        numbers += [
-            Number(f"root mean square change of the pixels {words}, in steps of 8 bits", changed["rms"], MEASURED, "C3"),
-            Number(f"largest change of a pixel {words}, in steps of 8 bits", changed["largest"], MEASURED, "C3"),
-        ]
-        if edited["trace"] is not None:
-            numbers.append(Number(f"temporal loss of the edit {words}", edited["trace"]["loss"], MEASURED, "C1"))
-    effect = values["film_strip"]["adapter_effect"]
-    return Answer(
-        "edit",
-        f'What does the edit to "{settings.edit}" change?',
-        " ".join(
-            [
-                f"Pixels by {found['change']['rms']:.3g} of 255 levels, root mean square; the frames are in edit.mp4.",
-                *([f"Did the adapter help? {effect}"] if effect else []),
-            ]
-        ),
-        "",
-        tuple(numbers),
-        (),
     )

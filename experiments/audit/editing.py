@@ -15,7 +15,9 @@ SIDE = 96
 
 
 def edit(context: Context, *, inversion: str, adapter: bool) -> None:
-    """`measure.edit`, and how alike neighbouring frames of the edit are in the features of the last of the chosen layers."""
+    """`measure.edit`, and how alike neighbouring frames of the edit are in the features of the last of the chosen
+    layers.
+    """
     measure.edit(context, inversion=inversion, adapter=adapter)
     context.draft.values |= {"trace": trace(context, context.draft.arrays["frames"], context.settings.edit)}
 
@@ -27,7 +29,8 @@ def source_trace(context: Context) -> None:
 
 
 def trace(context: Context, frames: np.ndarray, prompt: str) -> dict[str, Any] | None:
-    """Similarities and temporal loss of frames, read by the network without adapter; None where a frame has no features.
+    """Similarities and temporal loss of frames, read by the network without adapter; None where a frame has no
+    features.
 
     Args:
         frames: (frames, height, width, 3) floating in [0, 1].
@@ -35,7 +38,12 @@ def trace(context: Context, frames: np.ndarray, prompt: str) -> dict[str, Any] |
     editor, settings = context.editor, context.settings
     layer = select_layers(editor.pipeline.unet, settings.layers)[-1]
     reduced = editor.reduced_features(
-        editor.to_latents(frames), TRACE_TIMESTEP, prompt, adapter=False, layers=[layer], frames_at_once=settings.frames_at_once
+        editor.to_latents(frames),
+        TRACE_TIMESTEP,
+        prompt,
+        adapter=False,
+        layers=[layer],
+        frames_at_once=settings.frames_at_once,
     )[layer]
     described = measure.describe_features(reduced)
     if described["problem"]:
@@ -53,7 +61,10 @@ def strip_data(clip: str, settings: Any, entries: dict[str, Any]) -> dict[str, A
     adapted = "edit_off" in entries
     rows = {"source": entries["clip"].arrays["decoded"]}
     rows |= {"edit": entries["edit_off" if adapted else "edit"].arrays["frames"]}
-    traces = {"source": entries["source_trace"].values["trace"], "edit": entries["edit_off" if adapted else "edit"].values["trace"]}
+    traces = {
+        "source": entries["source_trace"].values["trace"],
+        "edit": entries["edit_off" if adapted else "edit"].values["trace"],
+    }
     if adapted:
         rows["edit_adapter"] = entries["edit"].arrays["frames"]
         traces["edit_adapter"] = entries["edit"].values["trace"]

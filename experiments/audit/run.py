@@ -71,7 +71,8 @@ def stages(settings: AuditSettings) -> Iterator[Stage]:
         yield Stage("round_trip_guided", "Sample back with guidance", needs, (*_SAMPLING, "guidance_scale"), guided)
     if settings.edit is not None:
         asked = (*_SAMPLING, "edit", "guidance_scale", "layers")
-        yield Stage("source_trace", "Look at the clip's features", ("clip",), (*_SAMPLING, "layers"), editing.source_trace)
+        looked = (*_SAMPLING, "layers")
+        yield Stage("source_trace", "Look at the clip's features", ("clip",), looked, editing.source_trace)
         make = functools.partial(editing.edit, inversion=main, adapter=adapted)
         yield Stage("edit", "Edit", ("clip", main), asked, make)
         if adapted:

@@ -20,7 +20,9 @@ from theory.readings import PAPER, Reading, headline
 FORMAT = 2
 """Of audit.json; another number means that another version wrote it."""
 TELLING = (Tells.TEST, Tells.IMPLIED)
-"""What counts as evidence, the most telling first; an identity holds for any recorded numbers and counts for nothing."""
+"""What counts as evidence, the most telling first; an identity holds for any recorded numbers and counts for
+nothing.
+"""
 NETWORK, ELSEWHERE = (Origin.NETWORK,), (Origin.CLIP, Origin.CONSTRUCTED)
 
 
@@ -78,7 +80,8 @@ def worst_number(record: Mapping[str, Any], rungs: Sequence[Rung]) -> dict[str, 
 
 
 def evidence_number(comparisons: Sequence[Mapping[str, Any]], origins: Sequence[Origin]) -> dict[str, Any] | None:
-    """The comparison that is quoted of those on evidence of some origins; None where there is none that can tell anything.
+    """The comparison that is quoted of those on evidence of some origins; None where there is none that can tell
+    anything.
 
     Tests before what is implied, and among those the largest ratio.
     """
@@ -111,7 +114,8 @@ def claim_record(
     reality = next((rung for rung in rungs if rung["rung"] == Rung.REALITY), None)
     comparisons = _with_noticed(reality["comparisons"] if reality else (), noticed)
     unnoticed = [
-        f"{Rung.REALITY}: {entry['question']} calls itself a test, and comes out as declared on every scrambled evidence"
+        f"{Rung.REALITY}: {entry['question']} calls itself a test, and comes out as declared on every scrambled "
+        "evidence"
         for entry in comparisons
         if entry["tells"] == Tells.TEST and entry["noticed"] is not None and not any(entry["noticed"].values())
     ]
@@ -126,7 +130,8 @@ def claim_record(
         "network": evidence_number(comparisons, NETWORK),
         "elsewhere": evidence_number(comparisons, ELSEWHERE),
     }
-    # One number refutes one constant; a statement that some constant exists is refuted by a family, and its least ratio counts.
+    # One number refutes one constant; a statement that some constant exists is refuted by a family, and its least
+    # ratio counts.
     refuted = claim.verdict is Verdict.REFUTED
     record["theory"] = worst_number(record, (Rung.PROPERTY,) if refuted else (Rung.WITNESS, Rung.ATTACK))
     return record

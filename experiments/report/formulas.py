@@ -10,12 +10,15 @@ import latex2mathml.converter
 from markupsafe import Markup
 
 ELEMENTS = frozenset(
-    "math mrow mi mn mo mtext mspace msub msup msubsup mover munder munderover mfrac msqrt mroot mtable mtr mtd mstyle mpadded "
+    "math mrow mi mn mo mtext mspace msub msup msubsup mover munder munderover mfrac msqrt mroot mtable mtr mtd mstyle "
+    "mpadded "
     "mphantom menclose".split()
 )
 ATTRIBUTES = frozenset(
-    "display displaystyle scriptlevel mathvariant stretchy fence form separator lspace rspace width height depth linethickness "
-    "minsize maxsize columnalign rowspacing columnspacing accent accentunder notation movablelimits largeop symmetric mathsize".split()
+    "display displaystyle scriptlevel mathvariant stretchy fence form separator lspace rspace width height depth "
+    "linethickness minsize maxsize columnalign rowspacing columnspacing accent accentunder notation movablelimits "
+    "largeop symmetric "
+    "mathsize".split()
 )
 # The converter knows \lvert, but not with a size before it.
 _ALIASES = (
@@ -41,21 +44,25 @@ _SIGNS = frozenset("−+±∓-")
 _BEFORE_SIGN = frozenset("(,[{=≤≥<>→⇒;∈≠≔:≈⟨·×")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def mathml(latex: str, *, display: str = "block") -> Markup:
     """A formula as MathML with its LaTeX as the fallback text.
 
-    Of what the converter writes only known elements and attributes are kept, so LaTeX from outside brings no markup of its own.
+    Of what the converter writes only known elements and attributes are kept, so LaTeX from outside brings no markup of
+    its own.
 
     Raises:
         ValueError: it uses a command that the converter does not know.
     """
-    return _math(latex, display, [_rebuilt(child, spacing) for child, spacing in _children(_tree(latex, display))], first=True)
+    return _math(
+        latex, display, [_rebuilt(child, spacing) for child, spacing in _children(_tree(latex, display))], first=True
+    )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def breaking_mathml(latex: str, *, display: str = "block") -> Markup:
-    """The same in pieces that each hold together, so that a line may break before a relation, after a wide space, and in a long
+    """The same in pieces that each hold together, so that a line may break before a relation, after a wide space, and
+    in a long
     piece before a sign or after a comma.
 
     No browser breaks within a formula. The first piece carries the LaTeX of the whole.
@@ -106,7 +113,9 @@ def _tree(latex: str, display: str) -> ElementTree.Element:
     try:
         converted = latex2mathml.converter.convert(source, display="inline" if display == "inline" else "block")
     except Exception as error:  # whatever the converter stumbles over, the formula is at fault
-        raise ValueError(f"the formula {latex!r} has no MathML ({type(error).__name__}: {error}); write it otherwise") from None
+        raise ValueError(
+            f"the formula {latex!r} has no MathML ({type(error).__name__}: {error}); write it otherwise"
+        ) from None
     root = ElementTree.fromstring(converted)
     # The converter passes an unknown command on as text instead of failing.
     unknown = re.search(r"\\([A-Za-z]+|.)", "".join(root.itertext()))
@@ -135,7 +144,9 @@ def _operator(element: ElementTree.Element) -> str:
 
 
 def _hold_together(row: ElementTree.Element) -> None:
-    """Make what stands in parentheses one piece where a script follows them: a browser does not stretch a scripted parenthesis."""
+    """Make what stands in parentheses one piece where a script follows them: a browser does not stretch a scripted
+    parenthesis.
+    """
     for child in row:
         _hold_together(child)
     place = 0
@@ -167,7 +178,9 @@ def _opening(row: ElementTree.Element, place: int) -> int | None:
 
 
 def _children(row: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, str]]:
-    """The parts of a row, each with what its place asks of its spacing; a function's name has a thin space around it."""
+    """The parts of a row, each with what its place asks of its spacing; a function's name has a thin space around
+    it.
+    """
     before, bars = None, 0
     for child in row:
         if before is not None and _name(row) in _ROWS and _needs_space(before, child):

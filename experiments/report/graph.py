@@ -114,6 +114,7 @@ def _arrow(source: tuple, target: tuple) -> str:
     y_end = y1 + PADDING + LINE * len(lines1) / 2
     bend = (end - start) / 2
     return (
-        f'<path class="edge" d="M{start:g} {y_start:g}C{start + bend:g} {y_start:g} {end - bend:g} {y_end:g} {end - 7:g} {y_end:g}"/>'
+        f'<path class="edge" d="M{start:g} {y_start:g}C{start + bend:g} {y_start:g} {end - bend:g} {y_end:g} '
+        f'{end - 7:g} {y_end:g}"/>'
         f'<path class="tip" d="M{end:g} {y_end:g}l-8 -4v8z"/>'
     )

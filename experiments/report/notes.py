@@ -29,13 +29,17 @@ def notes_file() -> Path | None:
 
 @functools.lru_cache(maxsize=1)
 def sections() -> Mapping[str, str]:
-    """The sections by their heading, the claim's id for a proof: Markdown without the heading; empty where there are no notes."""
+    """The sections by their heading, the claim's id for a proof: Markdown without the heading; empty where there are
+    no notes.
+    """
     path = notes_file()
     return {} if path is None else split(path.read_text(encoding="utf-8"))
 
 
 def split(text: str) -> dict[str, str]:
-    """The sections of a document: what stands between a heading of the second or third level and the next such heading."""
+    """The sections of a document: what stands between a heading of the second or third level and the next such
+    heading.
+    """
     found = list(_HEADING.finditer(text))
     ends = [match.start() for match in found[1:]] + [len(text)]
     return {match.group(2).strip(): text[match.end() : end].strip() for match, end in zip(found, ends, strict=True)}
@@ -59,7 +63,8 @@ def complaints(claims: Iterable[Claim], known: Mapping[str, str] | None = None) 
 def _display(latex: str, display: str) -> str:
     # A wide formula scrolls in its own box, which the keyboard reaches.
     if display == "block":
-        return f'<span class="formula display" tabindex="0" role="group" aria-label="Formula">{breaking_mathml(latex)}</span>'
+        box = '<span class="formula display" tabindex="0" role="group" aria-label="Formula">'
+        return f"{box}{breaking_mathml(latex)}</span>"
     return str(breaking_mathml(latex, display="inline"))
 
 
@@ -114,5 +119,6 @@ def render(markdown: str, title: str) -> Markup:
     html = parser.renderer.render(tokens, parser.options, {})
     # Tables of the notes are wider than a phone.
     label = escape(f"Table in {title}")
-    opening = f'<div class="scroll" tabindex="0" role="group" aria-label="{label}"><table><caption class="unseen">{label}</caption>'
+    box = f'<div class="scroll" tabindex="0" role="group" aria-label="{label}">'
+    opening = f'{box}<table><caption class="unseen">{label}</caption>'
     return Markup(html.replace("<table>", opening).replace("</table>", "</table></div>"))

@@ -33,7 +33,9 @@ _EXPECTED_REFUTED = {
 
 
 def expected_side(claim: Claim, rung: Rung) -> str:
-    """On which side of the bound the outcomes of a rung have to lie; on the last rung each comparison declares it for itself."""
+    """On which side of the bound the outcomes of a rung have to lie; on the last rung each comparison declares it for
+    itself.
+    """
     return (_EXPECTED_REFUTED if claim.verdict is Verdict.REFUTED else _EXPECTED)[rung]
 
 
@@ -48,7 +50,9 @@ def requirement(claim: Claim, rung: Rung) -> str:
     if claim.tightness is Tightness.IDENTITY and rung is Rung.PROPERTY:
         return "every ratio 1 within the budget"
     if rung is Rung.WITNESS and claim.tightness in (Tightness.IDENTITY, Tightness.ATTAINED):
-        return "ratio 1 within the budget" + ("" if everywhere else " where the bound is sharp, elsewhere at most 1 + budget")
+        return "ratio 1 within the budget" + (
+            "" if everywhere else " where the bound is sharp, elsewhere at most 1 + budget"
+        )
     if claim.floor and (rung is Rung.ATTACK or rung is Rung.WITNESS and claim.tightness is Tightness.APPROACHED):
         return f"at most 1 + budget, and at least {claim.floor:g}" + ("" if everywhere else " where the bound is sharp")
     return "every ratio at most 1 + budget"
@@ -131,7 +135,8 @@ def json_rung(claim: Claim, result: RungResult) -> dict[str, Any]:
     """One rung: whether it passed, the deciding outcome with its witness, all outcomes without, ratios for the figure.
 
     The deciding outcome is the one nearest to contradicting the verdict: the largest ratio where the bound has to hold,
-    the smallest where it has to break. The last rung has none, as it asks several questions: it lists them as `comparisons`.
+    the smallest where it has to break. The last rung has none, as it asks several questions: it lists them as
+    `comparisons`.
     """
     expected = expected_side(claim, result.rung)
     choose = min if expected == ABOVE else max

@@ -200,9 +200,7 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
         lacking=table.lacking_claims(audit),
         proofs=_proofs(claims),
         listings=sources.listings(claims),
-        graphs={
-            group["id"]: graph.dependency_graph(claims, group["id"], anchors) for group in audit["paper_claims"]
-        },
+        graphs={group["id"]: graph.dependency_graph(claims, group["id"], anchors) for group in audit["paper_claims"]},
     )
 
 
@@ -210,7 +208,9 @@ def _proofs(claims: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
     """The section of paper_notes.md of every claim that has one."""
     known = notes.sections()
     return {
-        claim["id"]: notes.render(known[claim["id"]], f"the proof of {claim['id']}") for claim in claims if claim["id"] in known
+        claim["id"]: notes.render(known[claim["id"]], f"the proof of {claim['id']}")
+        for claim in claims
+        if claim["id"] in known
     }
 
 
@@ -233,7 +233,8 @@ def figure_folder(run: Path) -> Path:
 
 
 def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
-    """Write report.html from RUN/audit.json and the figures, and for a run that checked claims report.md and claims.csv.
+    """Write report.html from RUN/audit.json and the figures, and for a run that checked claims report.md and
+    claims.csv.
 
     Args:
         out: the folder to write to, created when missing; None is RUN.

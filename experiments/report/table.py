@@ -40,7 +40,8 @@ def check_claim(claim_id: str, seed: int) -> dict[str, Any]:
 
 
 def explain_claim(claim_id: str) -> dict[str, Any]:
-    """Everything that is known of a claim without computing anything: statement, hypotheses, proof, and where it is checked.
+    """Everything that is known of a claim without computing anything: statement, hypotheses, proof, and where it is
+    checked.
 
     Raises:
         ValueError: an unknown id; the message lists the ids that exist.
@@ -95,7 +96,11 @@ def _theorem_rows(audit: Mapping[str, Any] | None) -> Iterator[str]:
         # Without a run a claim still says why it asks nothing of the network.
         record = measured.get(row["id"], {**row, "theory": None, "comparisons": None})
         figure = f" ([figure](figures/claim_{row['id']}.png))" if row["id"] in measured else ""
-        cells = (words.theory_words(record), words.evidence_words(record, "network"), words.evidence_words(record, "elsewhere"))
+        cells = (
+            words.theory_words(record),
+            words.evidence_words(record, "network"),
+            words.evidence_words(record, "elsewhere"),
+        )
         yield (
             f"| {row['id']} | {row['verdict']}, {row['tightness']} | {_cell(row['title'])}{figure} | "
             f"{' | '.join(map(_cell, cells))} | [{Path(row['file']).name}]({row['file']}) |"
@@ -143,8 +148,8 @@ def require_format(audit: Mapping[str, Any], path: Path) -> None:
     """
     if audit.get("format") != auditing.FORMAT:
         raise ValueError(
-            f"{path} has format {audit.get('format')}, this version reads format {auditing.FORMAT}; write it again with "
-            "`framebound reproduce`"
+            f"{path} has format {audit.get('format')}, this version reads format {auditing.FORMAT}; write it again "
+            "with `framebound reproduce`"
         )
 
 

@@ -69,7 +69,9 @@ def claims_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def ladder(record: Mapping[str, Any]) -> Group:
-    """One climbed ladder; where a rung failed, the digits in which its numbers differ, and every line on what failed."""
+    """One climbed ladder; where a rung failed, the digits in which its numbers differ, and every line on what
+    failed.
+    """
     title = Text(f"{record['id']}: {record['title']} ({record['verdict']}, {record['tightness']})")
     table = Table(title=title, title_justify="left")
     left = ("rung", "passed", "it asks", "deciding instance")
@@ -105,7 +107,9 @@ def _explanation_lines(claim: Mapping[str, Any]) -> list[str]:
     lines += ["", "STATEMENT", claim["statement"], "", f"    {claim['latex']}", "", "HYPOTHESES"]
     for hypothesis in claim["hypotheses"]:
         reason = claim["definitional"].get(hypothesis["id"])
-        lines.append(f"{hypothesis['id']}  {hypothesis['text']}" + (f" (no instance can leave it: {reason})" if reason else ""))
+        lines.append(
+            f"{hypothesis['id']}  {hypothesis['text']}" + (f" (no instance can leave it: {reason})" if reason else "")
+        )
     unsaid = "not said in words yet"
     lines += ["", f"measured: {claim['measured_in_words'] or unsaid}", f"bound:    {claim['bound_in_words'] or unsaid}"]
     if claim["no_network"]:
@@ -120,7 +124,13 @@ def _explanation_lines(claim: Mapping[str, Any]) -> list[str]:
         lines.append(f"{name}: {'; '.join(values) or 'none named'}")
     lines += ["", f"PROOF (paper_notes.md, section {claim['id']})"]
     lines.append(claim["proof"] or "This version has no section of that id in paper_notes.md.")
-    lines += ["", "WHERE IT IS CHECKED", f"theorem: {claim['file']}", f"check:   {claim['check']}", f"test:    {claim['test']}"]
+    lines += [
+        "",
+        "WHERE IT IS CHECKED",
+        f"theorem: {claim['file']}",
+        f"check:   {claim['check']}",
+        f"test:    {claim['test']}",
+    ]
     if claim["own_test"]:
         lines.append(f"         pytest {claim['own_test']}")
     return lines

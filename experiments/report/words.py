@@ -15,7 +15,9 @@ ORIGINS = {
 }
 """What the numbers of a comparison were taken from."""
 ON_NETWORK, ELSEWHERE = "On the real network", "Other evidence"
-"""The two columns of evidence; each number in the second says what it was taken from, and an identity stands in neither."""
+"""The two columns of evidence; each number in the second says what it was taken from, and an identity stands in
+neither.
+"""
 NOT_RUN = "not run"
 
 
@@ -86,7 +88,8 @@ def group_verdict(group: Mapping[str, Any]) -> str:
 def group_evidence(group: Mapping[str, Any]) -> str:
     """How many comparisons with the network the claims of a group make, and how they came out."""
     parts = [
-        f"{count['passed']} of {count['asked']} {name}" for name, words in (("tests", Tells.TEST), ("implied", Tells.IMPLIED))
+        f"{count['passed']} of {count['asked']} {name}"
+        for name, words in (("tests", Tells.TEST), ("implied", Tells.IMPLIED))
         if (count := group["network"][words])["asked"]
     ]
     return f"{', '.join(parts)} as declared" if parts else "nothing that could tell"

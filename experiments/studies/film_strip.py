@@ -86,7 +86,8 @@ def change(frames: np.ndarray) -> float:
 
 
 def adapter_effect(data: Data) -> str | None:
-    """In words whether the adapter helped, from three measures of the edit without and with it; None where one is missing.
+    """In words whether the adapter helped, from three measures of the edit without and with it; None where one is
+    missing.
 
     A temporal loss alone can be lowered by blurring the frames, so it does not decide this by itself.
     """
@@ -98,16 +99,24 @@ def adapter_effect(data: Data) -> str | None:
     kept = details[1] / details[0] if details[0] else 1.0
     asked = (
         (losses[1] < losses[0], "the temporal loss falls", "the temporal loss does not fall"),
-        (kept >= DETAIL_KEPT, f"at least {DETAIL_KEPT:.0%} of the detail stays", f"less than {DETAIL_KEPT:.0%} of the detail stays"),
-        (changes[1] <= changes[0], "frames change no more from one to the next", "frames change more from one to the next"),
+        (
+            kept >= DETAIL_KEPT,
+            f"at least {DETAIL_KEPT:.0%} of the detail stays",
+            f"less than {DETAIL_KEPT:.0%} of the detail stays",
+        ),
+        (
+            changes[1] <= changes[0],
+            "frames change no more from one to the next",
+            "frames change more from one to the next",
+        ),
     )
     failed = [words for holds, _, words in asked if not holds]
     verdict = f"No, as {' and '.join(failed)}" if failed else "Yes, by all three measures"
     return (
-        f"{verdict}. A yes asks that {', that '.join(words for _, words, _ in asked)}. Without and with it: temporal loss "
-        f"{losses[0]:.2g} and {losses[1]:.2g}; detail, the mean difference of neighbouring pixels, {details[0]:.3g} and "
-        f"{details[1]:.3g} ({kept:.0%}); mean change of a pixel from frame to frame {changes[0]:.3g} and {changes[1]:.3g}, of a full "
-        "range of 1."
+        f"{verdict}. A yes asks that {', that '.join(words for _, words, _ in asked)}. Without and with it: temporal "
+        f"loss {losses[0]:.2g} and {losses[1]:.2g}; detail, the mean difference of neighbouring pixels, "
+        f"{details[0]:.3g} and {details[1]:.3g} ({kept:.0%}); mean change of a pixel from frame to frame "
+        f"{changes[0]:.3g} and {changes[1]:.3g}, of a full range of 1."
     )
 
 
@@ -163,20 +172,22 @@ def caption(data: Data) -> str:
     rows = dict(rows_of(data))
     made = [f"Frames of {data['clip']}: source"]
     if "reconstruction" in rows:
-        made.append(f"DDIM reconstruction in {data['num_steps']} steps (relative error {data['reconstruction_error']:.3f})")
+        made.append(
+            f"DDIM reconstruction in {data['num_steps']} steps (relative error {data['reconstruction_error']:.3f})"
+        )
     both = "edit" in rows and "edit_adapter" in rows
     with_it = "without and with the adapter" if both else "without an adapter" if "edit" in rows else "with the adapter"
     shown = f'{", ".join(made)}, and the edit to "{data["target_prompt"]}" {with_it}.'
     left = ""
     if data["temporal_losses"]:
         left = (
-            f" Below on the left one minus the cosine similarity of neighbouring frames in the self-attention features of "
-            f"{data['layer']}, read by the same network without adapter in every row; L is the temporal loss of each row, which asks "
-            "that this line be level and not that it be low."
+            " Below on the left one minus the cosine similarity of neighbouring frames in the self-attention "
+            f"features of {data['layer']}, read by the same network without adapter in every row; L is the temporal "
+            "loss of each row, which asks that this line be level and not that it be low."
         )
     right = (
-        " On the right the mean absolute difference of neighbouring pixels of each frame (of a full range of 1), which blurring lowers: "
-        "where an edit's line lies far below the source's, little is left that could flicker."
+        " On the right the mean absolute difference of neighbouring pixels of each frame (of a full range of 1), "
+        "which blurring lowers: where an edit's line lies far below the source's, little is left that could flicker."
     )
     return shown + left + right
 
@@ -184,22 +195,26 @@ def caption(data: Data) -> str:
 def alt(data: Data) -> str:
     rows = rows_of(data)
     measured = [
-        f"{label.replace(chr(10), ' ')} {data['temporal_losses'][name]:.2g}" for name, label in rows if name in data["temporal_losses"]
+        f"{label.replace(chr(10), ' ')} {data['temporal_losses'][name]:.2g}"
+        for name, label in rows
+        if name in data["temporal_losses"]
     ]
-    details = ", ".join(
-        f"{label.replace(chr(10), ' ')} {np.mean(data['details'][name]):.2g}" for name, label in rows
-    )
+    details = ", ".join(f"{label.replace(chr(10), ' ')} {np.mean(data['details'][name]):.2g}" for name, label in rows)
     losses = f" Temporal losses: {', '.join(measured)}." if measured else ""
     return (
-        f"{len(rows)} rows of video frames ({data['target_prompt']}): {', '.join(label.replace(chr(10), ' ') for _, label in rows)}; below "
-        f"them one minus the similarity of neighbouring frames, and the detail of each frame.{losses} Mean detail: {details}."
+        f"{len(rows)} rows of video frames ({data['target_prompt']}): "
+        f"{', '.join(label.replace(chr(10), ' ') for _, label in rows)}; below "
+        f"them one minus the similarity of neighbouring frames, and the detail of each frame.{losses} Mean detail: "
+        f"{details}."
     )
 
 
 def numbers(data: Data) -> Sequence[Number]:
     losses = data["temporal_losses"]
     where = {"source": "the source frames", "edit": "the edit without adapter", "edit_adapter": "the edit with adapter"}
-    found = [Number(f"temporal loss of {where[name]}", losses[name], "measured", "C1") for name in where if name in losses]
+    found = [
+        Number(f"temporal loss of {where[name]}", losses[name], "measured", "C1") for name in where if name in losses
+    ]
     for name, words in where.items():
         if name in data["frames"]:
             value = float(np.mean(data["details"][name]))

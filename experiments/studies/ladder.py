@@ -11,7 +11,13 @@ from experiments.studies.style import BLUE, BOUND, GREY, ORANGE, bound_line, pla
 LEAST, USUAL, MOST = 1e-6, 1e-3, 1e4
 NARROW = 30
 # By the side of the bound on which the ratios have to lie: marker and colour.
-LOOKS = {"below": ("o", BLUE), "above": ("D", ORANGE), "holds": ("o", BLUE), "violated": ("D", ORANGE), "identity": ("s", GREY)}
+LOOKS = {
+    "below": ("o", BLUE),
+    "above": ("D", ORANGE),
+    "holds": ("o", BLUE),
+    "violated": ("D", ORANGE),
+    "identity": ("s", GREY),
+}
 ROW_LABELS = {
     "witness": "witness",
     "property": "random instances",
@@ -119,18 +125,18 @@ def draw(data: Data) -> Figure:
 def caption(data: Data) -> str:
     if data["verdict"] == "refuted":
         explanation = (
-            "The statement says that every ratio stays below 1. Orange diamonds on the first rungs are instances that satisfy its "
-            "hypotheses, and break it; of a search every start is drawn, and the best one counts. Blue circles there are the same "
-            "search once the missing hypothesis is restored, and stay below."
+            "The statement says that every ratio stays below 1. Orange diamonds on the first rungs are instances "
+            "that satisfy its hypotheses, and break it; of a search every start is drawn, and the best one counts. "
+            "Blue circles there are the same search once the missing hypothesis is restored, and stay below."
         )
     else:
         explanation = (
-            "Blue circles on the first rungs satisfy the hypotheses and stay below 1. Orange diamonds there must lie above 1: "
-            "instances in which one hypothesis fails, and planted false bounds that the same checks reject."
+            "Blue circles on the first rungs satisfy the hypotheses and stay below 1. Orange diamonds there must lie "
+            "above 1: instances in which one hypothesis fails, and planted false bounds that the same checks reject."
         )
     return (
-        f"{data['id']}: {data['statement']} {explanation}{_evidence_words(data['rows'])} Triangles at the edge stand for ratios "
-        "beyond it."
+        f"{data['id']}: {data['statement']} {explanation}{_evidence_words(data['rows'])} Triangles at the edge stand "
+        "for ratios beyond it."
     )
 
 
@@ -152,7 +158,8 @@ def _evidence_words(rows: list[dict]) -> str:
 
 def alt(data: Data) -> str:
     parts = ", ".join(
-        f"{' '.join(_label(row, data['verdict'] == 'refuted').split())} {row['worst'] if isinstance(row['worst'], str) else format(row['worst'], '.4g')}"
+        f"{' '.join(_label(row, data['verdict'] == 'refuted').split())} "
+        f"{row['worst'] if isinstance(row['worst'], str) else format(row['worst'], '.4g')}"
         for row in data["rows"]
     )
     return f"Ratio of measured value to bound for {data['id']} on every rung of its ladder; deciding ratios: {parts}."
