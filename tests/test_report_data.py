@@ -262,6 +262,8 @@ def test_a_part_of_the_theorems_has_no_verdict_anywhere(tmp_path):
     # A reading that one theorem decides alone is decided; one that needs three is not.
     by_name = {reading["name"]: words.reading_decision(reading) for reading in group["readings"]}
     assert by_name["with norms bounded below"].startswith("no decision: 1 of ")
+    assert not any(words.reading_constant(reading) for reading in group["readings"] if not reading["complete"])
+    assert all(reading["constant"] not in text for text in texts.values() for reading in group["readings"])
 
 
 def table_text(value):

@@ -155,6 +155,8 @@ def test_graph_refuses_a_circle():
         ("C_N / m^2", "C<sub>N</sub> / m<sup>2</sup>"),
         ("||F_t|| >= m > 0", "‖F<sub>t</sub>‖ ≥ m &gt; 0"),
         ("up_blocks.1 and <b>", "up_blocks.1 and &lt;b&gt;"),
+        ("0 < eta <= sigma_max in theta", "0 &lt; η ≤ σ<sub>max</sub> in θ"),
+        ("alphas_cumprod, beta.eta, betas", "alphas_cumprod, β.eta, betas"),
     ],
 )
 def test_sentences_are_set_as_they_are_read(text, shown):

@@ -3,12 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.audit.answer import ESTIMATED, MEASURED, NO, YES, Answer
+from experiments.audit.answer import ESTIMATED, MEASURED, NO, USUAL_WEIGHT, YES, Answer
 from experiments.audit.settings import AuditSettings
 from experiments.report.numbers import short_number
 from experiments.studies import Number
-
-USUAL_WEIGHT = 0.01
 
 
 def adapter_step(settings: AuditSettings, found: Mapping[str, Any]) -> Answer:

@@ -1,4 +1,4 @@
-"""What an answer of the audit is, and how each of its numbers is known."""
+"""What an answer of the audit is, and how its numbers are known."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,10 @@ KINDS = {
     ESTIMATED: "an extrapolation; nothing guarantees it",
     MEASURED: "read off this run",
 }
+
+INVISIBLE = 0.5
+"""A pixel error below half a step of 8 bits rounds away."""
+USUAL_WEIGHT = 0.01
 
 YES, NO, PARTLY, UNKNOWN = "yes", "no", "partly", "not asked"
 

@@ -9,16 +9,25 @@ from dataclasses import asdict
 from typing import Any
 
 from experiments.audit.adapter_answers import adapter_step, edit
-from experiments.audit.answer import CERTIFIED, ESTIMATED, KINDS, MEASURED, NO, PARTLY, PROVED, UNKNOWN, YES, Answer
+from experiments.audit.answer import (
+    CERTIFIED,
+    ESTIMATED,
+    INVISIBLE,
+    KINDS,
+    MEASURED,
+    NO,
+    PARTLY,
+    PROVED,
+    UNKNOWN,
+    YES,
+    Answer,
+)
 from experiments.audit.measure import largest_contributions
 from experiments.audit.settings import AuditSettings
 from experiments.report.numbers import short_number
 from experiments.studies import Number
 
 __all__ = ["CERTIFIED", "ESTIMATED", "INVISIBLE", "KINDS", "MEASURED", "PROVED", "Answer", "answer_all", "failures"]
-
-INVISIBLE = 0.5
-"""A pixel error below half a step of 8 bits rounds away."""
 
 
 def answer_all(settings: AuditSettings, values: Mapping[str, Any]) -> list[dict[str, Any]]:

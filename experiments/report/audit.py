@@ -23,6 +23,8 @@ TELLING = (Tells.TEST, Tells.IMPLIED)
 """What counts as evidence, the most telling first; an identity holds for any recorded numbers and counts for
 nothing.
 """
+QUOTED = ("label", "measured", "bound", "ratio", "budget")
+"""What is quoted of an outcome."""
 NETWORK, ELSEWHERE = (Origin.NETWORK,), (Origin.CLIP, Origin.CONSTRUCTED)
 
 
@@ -76,7 +78,7 @@ def worst_number(record: Mapping[str, Any], rungs: Sequence[Rung]) -> dict[str, 
     if not found:
         return None
     chosen = max(found, key=lambda outcome: float(outcome["ratio"]))
-    return {name: chosen[name] for name in ("label", "measured", "bound", "ratio")}
+    return {name: chosen[name] for name in QUOTED}
 
 
 def evidence_number(comparisons: Sequence[Mapping[str, Any]], origins: Sequence[Origin]) -> dict[str, Any] | None:
@@ -90,7 +92,7 @@ def evidence_number(comparisons: Sequence[Mapping[str, Any]], origins: Sequence[
         if found:
             chosen = max(found, key=lambda entry: float(entry["worst"]["ratio"]))
             words = {name: chosen[name] for name in ("question", "origin", "tells", "expected", "passed")}
-            return words | {name: chosen["worst"][name] for name in ("label", "measured", "bound", "ratio")}
+            return words | {name: chosen["worst"][name] for name in QUOTED}
     return None
 
 

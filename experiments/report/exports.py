@@ -122,7 +122,7 @@ def _lines(audit: Mapping[str, Any], lacking: Sequence[str]) -> Iterator[str]:
         verdict = words.group_verdict(group) + ("" if group["passed"] else " (a check FAILED)")
         yield _row(f"**{group['id']}** {_plain(group['title'])}", _plain(verdict), "", "", "")
         for reading in group["readings"]:
-            shown = (reading["name"], words.reading_decision(reading), reading["constant"])
+            shown = (reading["name"], words.reading_decision(reading), words.reading_constant(reading))
             yield _row("", "", *map(_plain, shown))
     yield ""
     yield "## Every statement"

@@ -56,8 +56,16 @@ def breakable(text: str) -> Markup:
     return Markup(re.sub(r"([./_])", r"\1<wbr>", str(escape(text))))
 
 
+_GREEK = dict(
+    zip(
+        "alpha beta gamma delta eps epsilon eta theta kappa lambda mu nu rho sigma tau phi psi omega".split(),
+        "αβγδεεηθκλμνρστφψω",
+        strict=True,
+    )
+)
+_LETTER = re.compile(rf"(?<![\w.])({'|'.join(_GREEK)})(?=_|\b)")
 _PLAIN = (
-    (re.compile(r"(?<![A-Za-z0-9])(lambda|sigma|[A-Za-z])_(\w+|\{[^{}]*\})"), r"\1<sub>\2</sub>"),
+    (re.compile(r"(?<![A-Za-z0-9])([A-Za-zα-ω])_(\w+)"), r"\1<sub>\2</sub>"),
     (re.compile(r"\^(-?\w+|\([^()]*\))"), r"<sup>\1</sup>"),
     (re.compile(r"&gt;="), "≥"),
     (re.compile(r"&lt;="), "≤"),
@@ -66,8 +74,8 @@ _PLAIN = (
 
 
 def prose(text: str) -> Markup:
-    """A sentence in which F_t, m^2 and >= are set as they are read; everything else is shown as it stands."""
-    shown = str(escape(text, quote=False))
+    """A sentence in which F_t, m^2, eta and >= are set as they are read; everything else is shown as it stands."""
+    shown = _LETTER.sub(lambda found: _GREEK[found[1]], escape(text, quote=False))
     for pattern, replacement in _PLAIN:
         shown = pattern.sub(replacement, shown)
     return Markup(shown)
@@ -130,6 +138,7 @@ def _environment() -> jinja2.Environment:
         "group_verdict": words.group_verdict,
         "group_evidence": words.group_evidence,
         "reading_decision": words.reading_decision,
+        "reading_constant": words.reading_constant,
         "verdict_class": verdict_class,
         "anchor": anchor,
         "breakable": breakable,

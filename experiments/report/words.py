@@ -31,7 +31,7 @@ def pair(number: Mapping[str, Any] | None) -> str:
     if number is None:
         return NOT_RUN
     measured, bound = number["measured"], number["bound"]
-    broken = float(number["ratio"]) > 1
+    broken = measured > bound * (1 + number["budget"])
     return " / ".join(apart(measured, bound) if broken else (short_number(measured), short_number(bound)))
 
 
@@ -93,6 +93,11 @@ def group_evidence(group: Mapping[str, Any]) -> str:
         if (count := group["network"][words])["asked"]
     ]
     return f"{', '.join(parts)} as declared" if parts else "nothing that could tell"
+
+
+def reading_constant(reading: Mapping[str, Any]) -> str:
+    """With which constant a reading holds, or how it fails; nothing where this run decides nothing about it."""
+    return reading["constant"] if reading["complete"] else ""
 
 
 def reading_decision(reading: Mapping[str, Any]) -> str:
