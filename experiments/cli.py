@@ -83,7 +83,10 @@ def reproduce(
     if as_json:
         terminal.print_json(audit)
     else:
-        terminal.stdout().print(terminal.summary_table(audit))
+        from experiments.report import table
+        from experiments.report import terminal as shown
+
+        terminal.stdout().print(shown.summary(audit, table.lacking_claims(audit)))
         terminal.say(
             f"report:  {out / 'report.html'} (also report.md, claims.csv)\naudit:   {out / 'audit.json'}\n"
             f"figures: {out / 'figures'}"
@@ -190,18 +193,26 @@ def claims(
     check: Annotated[
         str | None, typer.Option(help="Climb this claim's ladder (all rungs but the real network).")
     ] = None,
+    explain: Annotated[
+        str | None, typer.Option(help="Print this claim's statement, hypotheses and proof, and where it is checked.")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     as_json: AsJson = False,
     readme: Annotated[bool, typer.Option("--readme", help="Rewrite the table of verdicts in ./README.md.")] = False,
     audit: Annotated[Path, typer.Option(help="Where the table's numbers come from.")] = Path("figures/audit.json"),
 ) -> None:
-    """List the claims and their verdicts, or check one."""
+    """List the claims and their verdicts, or check or explain one."""
     from experiments.report import table
+    from experiments.report import terminal as shown
 
     if readme:
         changed = table.update_readme(README, audit)
         terminal.say(f"{README}: {'rewritten' if changed else 'unchanged'}")
+        return
+    if explain is not None:
+        found = table.explain_claim(explain)
+        _deliver(found, out, as_json, lambda: terminal.say(shown.explanation(found)))
         return
     if check is not None:
         from theory.compilation import compile_for_one_use, keep_compiled_programs
@@ -209,12 +220,12 @@ def claims(
         keep_compiled_programs()
         compile_for_one_use()
         record = table.check_claim(check, seed)
-        _deliver(record, out, as_json, lambda: terminal.stdout().print(terminal.ladder_table(record)))
+        _deliver(record, out, as_json, lambda: terminal.stdout().print(shown.ladder(record)))
         if not record["passed"]:
             raise typer.Exit(EXIT_CHECK_FAILED)
         return
     rows = table.list_claims()
-    _deliver(rows, out, as_json, lambda: terminal.stdout().print(terminal.claims_table(rows)))
+    _deliver(rows, out, as_json, lambda: terminal.stdout().print(shown.claims_table(rows)))
 
 
 def _deliver(value: Any, out: Path | None, as_json: bool, print_text: Callable[[], None]) -> None:
@@ -273,10 +284,22 @@ def report(
         raise UserError(f"{folder} holds no audit.json; write one with `framebound reproduce --out {folder}`")
     redraw(figure_folder(folder), missing_only=True)
     written = [str(path) for path in write_report(folder, out)]
+    lacking = _lacking(folder / "audit.json")
+    if lacking:
+        terminal.warn(f"the run in {folder} did not check {', '.join(lacking)}")
     if as_json:
         terminal.print_json(written)
     else:
         terminal.say("\n".join(written))
+
+
+def _lacking(audit: Path) -> list[str]:
+    """The claims that this version has and a stored run lacks; an audit of somebody's pipeline checks none and lacks none."""
+    from experiments.report import table
+    from experiments.report.schema import PIPELINE_AUDIT, read_results
+
+    stored = read_results(audit, PIPELINE_AUDIT)
+    return [] if stored.get("kind") == PIPELINE_AUDIT else table.lacking_claims(stored)
 
 
 @app.command()

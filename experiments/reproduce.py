@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import theory
-from experiments import interrupts, stages
+from experiments import interrupts, scrambled, stages
 from experiments.editor.clips import locate_clip
 from experiments.editor.evidence import to_evidence
 from experiments.engine import Engine, Interruptible, Observer, Progress, Silent, blamed, name_inputs
@@ -26,6 +26,7 @@ from experiments.settings import Settings
 from experiments.stages import Context
 from experiments.store import Draft, Entry, Store, canonical_json, source_digest
 from experiments.studies import LADDER, NAMES, Study, describe, find_study
+from experiments.studies.film_strip import adapter_effect
 from experiments.studies.style import STYLE_FILE, write_figure
 from experiments.threads import choose_threads, limited
 from theory import ladder
@@ -155,6 +156,30 @@ def _reality_stage(claim: Claim) -> Stage:
     )
 
 
+_UNTRAINED = Stage(
+    "untrained",
+    "Record an untrained network",
+    ("clip", "adapter"),
+    (*_NETWORK, "seed", "num_steps"),
+    scrambled.untrained,
+    ("experiments.scrambled",),
+)
+
+
+def _scrambled_stage(claim: Claim) -> Stage:
+    def make(context: Context) -> None:
+        context.draft.values = scrambled.what_is_noticed(claim, context)
+
+    return Stage(
+        f"scrambled-{claim.id}",
+        f"Put {claim.id} to scrambled evidence",
+        ("evidence", "untrained"),
+        (),
+        make,
+        (audit.claim_module(claim).__name__, "theory.ladder", "experiments.scrambled"),
+    )
+
+
 @functools.lru_cache(maxsize=1)
 def _evidence(entry: Entry):
     return to_evidence(entry.arrays)
@@ -272,9 +297,12 @@ def _results(run: _Run, claims: Sequence[Claim], out: Path) -> dict[str, Any]:
             study = find_study(name)
             drawings.append((name, describe(study, run.fetch(_study_stage(study)).values)))
     records = []
+    if any(map(scrambled.has_test, claims)):
+        run.fetch(_UNTRAINED)
     for claim in claims:
         rungs = [*run.fetch(_ladder_stage(claim)).values, run.fetch(_reality_stage(claim)).values]
-        record = audit.claim_record(claim, rungs)
+        noticed = run.fetch(_scrambled_stage(claim)).values if scrambled.has_test(claim) else None
+        record = audit.claim_record(claim, rungs, noticed)
         records.append({**record, "figure": f"claim_{claim.id}"})
         drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
     _write_figures(run, drawings, out / "figures")
@@ -301,6 +329,8 @@ def _describe_run(run: _Run) -> dict[str, Any]:
         "clip": {**run.entries["clip"].values, "video_sha256": run.inputs.digests["video"]},
         "edit": None if edited is None else {name: edited[name] for name in shown},
         "adapter": run.entries["adapter"].values,
+        # A run of single claims makes no film strip.
+        "adapter_effect": adapter_effect(run.entries["film_strip"].values) if "film_strip" in run.entries else None,
     }
 
 

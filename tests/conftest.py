@@ -19,3 +19,18 @@ def single_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory):
+    """The report on every claim as if all passed: its text, its folder, and the audit. Not to be changed."""
+    import synthetic_report
+
+    import theory
+    from experiments.report import page
+
+    out = tmp_path_factory.mktemp("report") / "run"
+    result = synthetic_report.write(out, theory.CLAIMS)
+    written = page.write_report(out)
+    assert [path.name for path in written] == ["report.html", "report.md", "claims.csv"]
+    return written[0].read_text(encoding="utf-8"), out, result

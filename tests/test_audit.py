@@ -135,7 +135,7 @@ class TestAudit:
         assert not re.search(r"(src|href)=\"(?!data:|#)", page)
         for answer in found["answers"]:
             assert f'id="{answer["id"]}"' in page
-        assert "<math" in page and page.count("<figure") == 2
+        assert "<math" in page and page.count("<figure") == 3
         alone = tmp_path / "alone"
         shutil.copytree(out, alone, ignore=shutil.ignore_patterns("store", "report.html"))
         write_report(alone)

@@ -139,25 +139,6 @@ def test_figures_without_data(capsys, tmp_path):
     assert "broken.json is no JSON" in complaint(capsys, "figures", "--out", tmp_path)
 
 
-def test_report_from_the_audit_and_the_data_of_the_figures(capsys, tmp_path):
-    """What the repository holds without its pictures is enough; the report of a folder with them is the same."""
-    record = json.loads((ROOT / "figures" / "audit.json").read_text())
-    # One figure, drawn again, stands for all.
-    drawn = record["claims"][0]["figure"]
-    for figure in record["figures"]:
-        if figure["name"] != drawn:
-            shutil.copy(ROOT / "figures" / f"{figure['name']}.png", tmp_path)
-    shutil.copy(ROOT / "figures" / f"{drawn}.json", tmp_path)
-    shutil.copy(ROOT / "figures" / "audit.json", tmp_path)
-    assert cli._run(["report", str(tmp_path), "--json"]) == 0
-    written = [tmp_path / name for name in ("report.html", "report.md", "claims.csv")]
-    assert json.loads(capsys.readouterr().out) == [str(path) for path in written]
-    first = [path.read_bytes() for path in written]
-    assert (tmp_path / f"{drawn}.png").is_file() and (tmp_path / f"{drawn}.pdf").is_file()
-    assert cli._run(["report", str(tmp_path), "--out", str(tmp_path / "again")]) == 0
-    assert [(tmp_path / "again" / path.name).read_bytes() for path in written] == first
-
-
 def test_report_without_an_audit(capsys, tmp_path):
     assert "is no folder" in complaint(capsys, "report", tmp_path / "none")
     assert "holds no audit.json" in complaint(capsys, "report", tmp_path)

@@ -14,7 +14,7 @@ import theory
 from experiments import cli, foreign_json, terminal
 from experiments.foreign_json import read_json
 from experiments.report import exports
-from experiments.report.mathml import mathml
+from experiments.report.formulas import mathml
 from experiments.report.page import write_report
 from experiments.store import ROOT
 

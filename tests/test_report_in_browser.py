@@ -1,20 +1,25 @@
-"""Both reports, on the claims and on a pipeline, in headless Chromium: on a phone, on a desk, in the dark, in print, and
+"""Both reports, on the claims and on a pipeline, in headless Chromium: on a phone, on a desk, in the dark, in print,
+and
 by keyboard.
 """
 
 import collections
+import json
 import re
+import shutil
 
 import pytest
+import synthetic_report
 import torch
 from chromium import Browser, Page, find_browser
 from tiny_pipelines import clip, pixel_pipeline
 
+import theory
 from experiments.audit import AuditSettings, audit_pipeline
 from experiments.editor import save_pipeline, write_video
 from experiments.report import page as reports
-from experiments.report.table import read_audit
 from experiments.store import ROOT
+from experiments.studies import NAMES
 
 EXECUTABLE = find_browser()
 pytestmark = [
@@ -38,6 +43,14 @@ FLAT_FORMULAS = """[...document.querySelectorAll('math, mi, mn, mtext')]
     .filter(e => e.localName == 'math' || e.textContent.trim())
     .filter(e => { const box = e.getBoundingClientRect(); return !(box.width > 0 && box.height > 0) })
     .map(e => e.outerHTML)"""
+RAISED_SUBSCRIPTS = """[...document.querySelectorAll('msub')].filter(e => e.getBoundingClientRect().width > 0)
+    .filter(e => { const [base, sub] = [...e.children].map(c => c.getBoundingClientRect());
+        return sub.height > 0 && !(sub.bottom > base.bottom - 0.5 || sub.top > base.top + 1) })
+    .map(e => e.outerHTML)"""
+OPEN_ALL = "document.querySelectorAll('details').forEach(e => { e.open = true })"
+# A formula, or a box that it is in, that is wider than its box shows.
+WIDE_FORMULAS = """[...document.querySelectorAll('.formula, .notes')].filter(e => e.scrollWidth > e.clientWidth + 1)
+    .map(e => e.outerHTML.slice(0, 200))"""
 DEAD_LINKS = """[...document.links].filter(a => {
         const target = document.getElementById(decodeURIComponent(a.hash.slice(1)));
         return a.pathname != location.pathname || !target || !target.checkVisibility() })
@@ -54,14 +67,27 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def audit():
-    return read_audit(ROOT / "figures" / "audit.json")
+def run(tmp_path_factory):
+    """A folder with a report on every claim, and the figures of the studies that the repository holds."""
+    out = tmp_path_factory.mktemp("report") / "run"
+    figures = [
+        {"name": name, **json.loads((ROOT / "figures" / f"{name}.json").read_text(encoding="utf-8"))} for name in NAMES
+    ]
+    result = synthetic_report.write(out, theory.CLAIMS, studies=figures)
+    for name in NAMES:
+        shutil.copy(ROOT / "figures" / f"{name}.png", out / "figures")
+    reports.write_report(out)
+    return out, result
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory, audit):
-    """The report that belongs to the figures in the repository."""
-    return reports.write_report(ROOT / "figures", tmp_path_factory.mktemp("report"))[0]
+def audit(run):
+    return run[1]
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return run[0] / "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +144,9 @@ def test_images_are_there(opened):
 
 
 def test_text_of_figures_can_be_read(opened):
-    """The labels of a figure, 9 points on a drawing of 200 pixels an inch, are at least 8 pixels high on every screen."""
+    """The labels of a figure, 9 points on a drawing of 200 pixels an inch, are at least 8 pixels high on every
+    screen.
+    """
     enlargement = opened.evaluate("Math.min(...[...document.images].map(i => i.width / i.naturalWidth))")
     assert 9 / 72 * 200 * enlargement >= 8
 
@@ -126,6 +154,32 @@ def test_text_of_figures_can_be_read(opened):
 def test_formulas_are_laid_out(opened):
     assert opened.evaluate("document.querySelectorAll('math').length") > 0
     assert opened.evaluate(FLAT_FORMULAS) == []
+
+
+def test_formulas_set_their_subscripts_below_the_line(opened):
+    """Without a font for mathematics a browser sets them on the line."""
+    assert opened.evaluate(RAISED_SUBSCRIPTS) == []
+
+
+def test_every_formula_of_every_proof_fits_the_desk_and_the_paper(browser, report):
+    """On a phone a formula that has nowhere to break scrolls in its own box."""
+    opened = Page(browser, report, *LAYOUTS["desk"])
+    opened.evaluate(OPEN_ALL)
+    assert opened.evaluate("document.querySelectorAll('.notes math').length") > 1000
+    assert opened.evaluate(WIDE_FORMULAS) == []
+    on_paper = Page(browser, report, 688, 900)
+    on_paper.media(medium="print")
+    assert on_paper.evaluate(WIDE_FORMULAS) == []
+
+
+def test_link_to_a_proof_unfolds_it(browser, report, audit):
+    opened = Page(browser, report, *LAYOUTS["desk"])
+    name = reports.anchor(audit["claims"][0]["id"])
+    hidden = f"!document.querySelector('#proof-{name} > .notes').checkVisibility({{contentVisibilityAuto: true}})"
+    height = f"document.querySelector('#proof-{name}').getBoundingClientRect().height"
+    folded = opened.evaluate(height)
+    opened.evaluate(f"location.hash = 'proof-{name}'")
+    assert opened.evaluate(height) > 3 * folded, hidden
 
 
 def test_links_lead_to_something_visible(opened):
@@ -147,7 +201,8 @@ def test_screen_reader_finds_landmarks_and_pictures(opened):
     names = accessible_names(opened)
     for landmark in ("navigation", "main", "banner", "contentinfo"):
         assert len(names[landmark]) == 1
-    assert len(names["image"]) == opened.evaluate("document.images.length") and all(names["image"])
+    drawings = "document.images.length + document.querySelectorAll('svg.graph').length"
+    assert len(names["image"]) == opened.evaluate(drawings) and all(names["image"])
 
 
 @pytest.mark.parametrize("width", [360, 1280])
@@ -158,9 +213,12 @@ def test_screen_reader_finds_the_table(browser, report, audit, width):
     assert "Verdict and numbers of every claim" in names["table"]
     assert {claim["id"] for claim in audit["claims"]} <= {name.split()[0] for name in names["rowheader"]}
     assert len(names["heading"]) > len(audit["claims"])
-    # Every claim has its formula, and every figure of the run is shown once.
-    assert opened.evaluate("document.querySelectorAll('math').length") == len(audit["claims"])
-    assert len(names["image"]) == len(audit["figures"])
+    # Every claim has its formula, and every figure of the run is shown once, beside the graphs of what rests on what.
+    formulas = "document.querySelectorAll('article > .formula').length"
+    assert opened.evaluate(formulas) == len(audit["claims"])
+    assert len(names["image"]) == len(audit["figures"]) + opened.evaluate(
+        "document.querySelectorAll('svg.graph').length"
+    )
 
 
 def test_figures_lie_on_white_in_either_scheme(opened, layout):

@@ -18,6 +18,7 @@ from experiments.editor import build_pipeline, save_pipeline, train_adapter, wri
 from experiments.report import audit as auditing
 from experiments.reproduce import reproduce
 from experiments.store import Store
+from theory.scramble import SCRAMBLES, UNTRAINED
 
 # In one worker, so that the finished run is made once.
 pytestmark = [pytest.mark.usefixtures("single_thread"), pytest.mark.xdist_group("reproduce")]
@@ -115,7 +116,7 @@ def test_new_seed_keeps_what_does_not_depend_on_it(copied, pipeline):
     counter = Counter()
     reproduce(toy.settings(pipeline, seed=1), copied, observer=counter)
     assert "clip" in counter.reused
-    assert {"adapter", "evidence", "edit", "ladder-C1.toy", "reality-C1.toy"} <= set(counter.made)
+    assert {"adapter", "evidence", "edit", "ladder-C1.toy", "reality-C1.toy", "untrained", "scrambled-C1.toy"} <= set(counter.made)
 
 
 def test_run_that_fails_in_the_middle_resumes(tmp_path, pipeline, finished, monkeypatch):
@@ -152,6 +153,36 @@ def test_false_bound_fails_the_run(copied, pipeline, monkeypatch):
     assert "checks failed" in (copied / "report.html").read_text()
 
 
+def test_scrambled_evidence_is_recorded_and_a_test_that_passes_it_fails_the_run(copied, finished, pipeline, monkeypatch):
+    """An untrained network is among it. The toy's test notices evidence whose frames are permuted, and need notice no other."""
+    (claim,) = json.loads((finished / "audit.json").read_text())["claims"]
+    by_tells = {entry["tells"]: entry for entry in claim["comparisons"]}
+    assert by_tells["identity"]["noticed"] is None
+    assert by_tells["test"]["noticed"].keys() == {*SCRAMBLES, UNTRAINED}
+    assert by_tells["test"]["noticed"]["frames permuted"] and not by_tells["test"]["noticed"]["features of another layer"]
+    text = (finished / "report.html").read_text()
+    assert "frames permuted: noticed" in text and "features of another layer: not noticed" in text
+    false_test = toy.claim(reality=(toy.FALSE_TEST,), claim_id="C1.false")
+    monkeypatch.setattr(module, "chosen_claims", lambda settings: (false_test,))
+    audit = reproduce(toy.settings(pipeline), copied)
+    assert not audit["passed"]
+    assert any("calls itself a test" in line for line in audit["failures"])
+
+
+def test_no_untrained_network_is_recorded_where_nothing_is_tested(copied, pipeline, monkeypatch):
+    monkeypatch.setattr(module, "chosen_claims", lambda settings: (toy.claim(reality=(toy.IDENTITY,)),))
+    shutil.rmtree(next((copied / "store").glob("untrained-*")))
+    counter = Counter()
+    reproduce(toy.settings(pipeline), copied, observer=counter)
+    assert not {"untrained", "scrambled-C1.toy"} & {*counter.made, *counter.reused}
+
+
+def test_whether_the_adapter_helped_is_said(finished):
+    audit = json.loads((finished / "audit.json").read_text())
+    assert audit["adapter_effect"].startswith(("Yes, by all three measures", "No, as "))
+    assert "Did the adapter help on this clip?" in (finished / "report.html").read_text()
+
+
 def test_audit_holds_what_a_referee_asks_for(finished, pipeline):
     text = (finished / "audit.json").read_text()
     audit = json.loads(text)
@@ -166,10 +197,12 @@ def test_audit_holds_what_a_referee_asks_for(finished, pipeline):
         "power",
         "reality",
     ]
-    for rung in claim["rungs"]:
+    for rung in claim["rungs"][:-1]:
         assert {"label", "measured", "bound", "ratio", "budget", "seed", "witness"} <= rung["worst"].keys()
     (group,) = audit["paper_claims"]
-    assert group["id"] == "C1" and group["theory"]["ratio"] == pytest.approx(1) and group["network"]["ratio"] == 0.5
+    assert claim["theory"]["ratio"] == pytest.approx(1) and claim["network"]["tells"] == "test" and claim["elsewhere"] is None
+    # One statement of a toy decides nothing of the paper.
+    assert group["id"] == "C1" and group["verdict"] is None and group["checked"] == 0
     # No path of the machine it ran on.
     assert str(finished) not in text and str(pipeline) not in text
 

@@ -6,7 +6,10 @@ compared.
 
 import functools
 import importlib
+import pathlib
 import pkgutil
+import re
+import traceback
 
 import jax
 
@@ -27,16 +30,55 @@ def _discover() -> tuple:
     for folder in FOLDERS:
         if importlib.util.find_spec(f"theory.{folder}") is None:
             continue
-        package = importlib.import_module(f"theory.{folder}")
+        package = _loaded(f"theory.{folder}")
         for module in pkgutil.iter_modules(package.__path__):
             if module.name.startswith(("test_", "conftest")):
                 continue
-            claim = getattr(importlib.import_module(f"theory.{folder}.{module.name}"), "CLAIM", None)
+            claim = getattr(_loaded(f"theory.{folder}.{module.name}"), "CLAIM", None)
             if claim is not None:
                 found.append(claim)
     check_references(found)
     # Refuted statements first in their group: they are the paper's own words, the rest repairs and sharpens them.
     return tuple(sorted(found, key=lambda claim: (claim.group, claim.verdict != "refuted", claim.id)))
+
+
+REQUIRED = {
+    "operations": "size -> floating-point operations on the longest chain, from which the rounding budget is derived",
+    "sizes": "the sizes at which the family is searched",
+    "draw": "key, size -> the parameters of a random instance",
+    "instance": "parameters, size -> an instance that satisfies every hypothesis",
+    "measured": "instance -> the left side of the inequality",
+    "bound": "instance -> its right side",
+    "hypotheses": "what the statement assumes, numbered",
+    "tightness": "whether the bound is attained, approached, an identity, upper or lower",
+    "verdict": "proved, proved after repair or refuted",
+    "witnesses": "size -> the extremal instance, or the counterexample",
+    "problem": "the family and both sides of the inequality",
+    "latex": "the statement in mathematics",
+    "origin": "where the paper has it",
+}
+"""What a theorem's file cannot leave out, for the line that names what is missing."""
+
+
+def _loaded(name: str):
+    """A theorem's module, or the package of a folder, which imports some of its theorems.
+
+    Raises:
+        ValueError: a CLAIM lacks a field or has one too many; the message is one line that says where, which, and what it means.
+    """
+    try:
+        return importlib.import_module(name)
+    except TypeError as error:
+        if not re.match(r"(Claim|Problem|Hypothesis|Comparison|Plant)\.__init__\(\) ", str(error)):
+            raise
+        # The call that lacks an argument is the innermost one.
+        file = pathlib.Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        missing = [field for field in re.findall(r"'(\w+)'", str(error)) if field in REQUIRED]
+        meaning = "; ".join(f"{field}: {REQUIRED[field]}" for field in missing)
+        raise ValueError(
+            f"theory/{file.parent.name}/{file.name}: {error}{f' ({meaning})' if meaning else ''}; README says under \"Add a theorem\" "
+            "what a claim consists of"
+        ) from error
 
 
 def check_references(claims) -> None:

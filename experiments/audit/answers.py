@@ -5,54 +5,29 @@ Answers are functions of the stored results alone, so that wording can change wi
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from experiments.audit.adapter_answers import adapter_step, edit
+from experiments.audit.answer import (
+    CERTIFIED,
+    ESTIMATED,
+    INVISIBLE,
+    KINDS,
+    MEASURED,
+    NO,
+    PARTLY,
+    PROVED,
+    UNKNOWN,
+    YES,
+    Answer,
+)
 from experiments.audit.measure import largest_contributions
 from experiments.audit.settings import AuditSettings
 from experiments.report.numbers import short_number
 from experiments.studies import Number
 
-PROVED = "proved"
-CERTIFIED = "certified for this input"
-ESTIMATED = "estimated"
-MEASURED = "measured"
-KINDS = {
-    PROVED: "follows from a theorem, for every input that satisfies its hypotheses",
-    CERTIFIED: "a bound computed from the recorded values, which holds for these and for no others",
-    ESTIMATED: "an extrapolation; nothing guarantees it",
-    MEASURED: "read off this run",
-}
-
-INVISIBLE = 0.5
-"""A pixel error below half a step of 8 bits rounds away."""
-USUAL_WEIGHT = 0.01
-
-YES, NO, PARTLY, UNKNOWN = "yes", "no", "partly", "not asked"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One question about the pipeline.
-
-    Attributes:
-        id: short name, also the anchor in the report.
-        question, answer: a sentence each.
-        verdict: "yes", "no", "partly", or "" where the answer is a number.
-        numbers: what the answer rests on; `Number.group` is the paper's claim, C1 to C3.
-        claims: ids of the theorems.
-        details: further sentences.
-        mend: what to do, or "".
-    """
-
-    id: str
-    question: str
-    answer: str
-    verdict: str
-    numbers: tuple[Number, ...]
-    claims: tuple[str, ...]
-    details: tuple[str, ...] = ()
-    mend: str = ""
+__all__ = ["CERTIFIED", "ESTIMATED", "INVISIBLE", "KINDS", "MEASURED", "PROVED", "Answer", "answer_all", "failures"]
 
 
 def answer_all(settings: AuditSettings, values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -64,13 +39,13 @@ def answer_all(settings: AuditSettings, values: Mapping[str, Any]) -> list[dict[
     answers = [
         _well_posed(values["features"]),
         _step_size(values["features"]),
-        _adapter_step(settings, values["sharpness"], values["features"]),
+        adapter_step(settings, values["sharpness"]),
         _schedulers(values["schedulers"]),
         _round_trip(settings, values["round_trip"], values["clip"]),
         _fixed_point(values),
         *([_adapter_mismatch(values)] if "round_trip_mismatch" in values else []),
         _guidance(settings, values),
-        *([_edit(settings, values["edit"])] if "edit" in values else []),
+        *([edit(settings, values)] if "edit" in values else []),
     ]
     return [asdict(answer) for answer in answers]
 
@@ -161,9 +136,7 @@ def _step_size(records: Sequence[Mapping[str, Any]]) -> Answer:
     proved = min(alive, key=lambda record: record["proved_step"])
     curved = [record for record in alive if record["certificate"]["upper"] > 0]
     numbers = [
-        Number(
-            f"below it every step lowers the loss, for ever ({_where(proved)})", proved["proved_step"], PROVED, "C2"
-        )
+        Number(f"below it every step lowers the loss, for ever ({_where(proved)})", proved["proved_step"], PROVED, "C2")
     ]
     answer = f"Any below {short_number(proved['proved_step'])}, in every layer."
     if curved:
@@ -196,59 +169,6 @@ def _step_size(records: Sequence[Mapping[str, Any]]) -> Answer:
     )
 
 
-def _adapter_step(settings: AuditSettings, found: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Answer:
-    levels = found["levels"]
-    sharpest = max(levels, key=lambda level: level["sharpness"])
-    safe = [level["largest_safe_step"] for level in levels if level["tried"]]
-    whose = "a fresh adapter, as training would start" if found["fresh"] else "this adapter"
-    numbers = [
-        Number(
-            f"Gauss-Newton sharpness of the temporal loss (timestep {sharpest['timestep']})",
-            sharpest["sharpness"],
-            MEASURED,
-            "C2",
-        ),
-    ]
-    if sharpest["sharpness"] > 0:
-        numbers.append(Number("2 over the sharpness", 2 / sharpest["sharpness"], ESTIMATED, "C2"))
-    if safe:
-        numbers.append(
-            Number("largest single step that was seen to lower the loss, at every timestep", min(safe), MEASURED, "C2")
-        )
-    verdict, answer = "", f"For {whose}, steps of plain gradient descent up to "
-    if safe and min(safe) > 0:
-        answer += f"{short_number(min(safe))} lowered the temporal loss."
-    else:
-        answer = f"For {whose} no step was seen to lower the temporal loss: its gradient is lost in the rounding."
-    if settings.learning_rate is not None:
-        limit = 2 / settings.learning_rate
-        numbers.append(
-            Number("sharpness over 2 / eta, below 1 where eta is safe", sharpest["sharpness"] / limit, MEASURED, "C2")
-        )
-        verdict = YES if sharpest["sharpness"] < limit else NO
-        answer += (
-            f" The sharpness {short_number(sharpest['sharpness'])} is {'below' if verdict == YES else 'above'}"
-            f" 2 / eta = {short_number(limit)}."
-        )
-    return Answer(
-        "adapter-step",
-        "Which learning rate is safe for the adapter's parameters?",
-        answer,
-        verdict,
-        tuple(numbers),
-        ("C2.gauss-newton",),
-        (
-            "The loss is the mean over the layers, unweighted, the optimiser plain gradient descent. A weight w on the "
-            f"temporal term (usually {USUAL_WEIGHT:g}) divides its steps' limit by w; the noise term has a sharpness "
-            "of its own; Adam rescales both.",
-            f"{found['parameters']} parameters, {len(levels)} noise levels.",
-        ),
-        ""
-        if verdict != NO
-        else f"lower the learning rate below {short_number(2 / sharpest['sharpness'])} divided by the loss's weight",
-    )
-
-
 def _schedulers(found: Mapping[str, Any]) -> Answer:
     stored, used = found["stored"], found["used"]
     verdict = YES if stored["formal_inverse"] and not stored["mismatches"] else PARTLY if used["formal_inverse"] else NO
@@ -270,9 +190,7 @@ def _schedulers(found: Mapping[str, Any]) -> Answer:
     ]
     as_stored = "As stored" if found["stored_class"] == "DDIMScheduler" else "As DDIMScheduler.from_config reads it"
     for which, pair in ((as_stored, stored), ("As used", used)):
-        details += [
-            f"{which}, {item['setting']} is {item['value']}: {item['effect']}." for item in pair["mismatches"]
-        ]
+        details += [f"{which}, {item['setting']} is {item['value']}: {item['effect']}." for item in pair["mismatches"]]
     residual = _or_dash(used["one_step_residual"])
     numbers = [
         Number("convention of the inversion steps", used["convention"], MEASURED, "C3"),
@@ -326,9 +244,7 @@ def _round_trip(settings: AuditSettings, trip: Mapping[str, Any], clip: Mapping[
     ]
     if clip["has_autoencoder"]:
         numbers.append(
-            Number(
-                "the autoencoder's own error, in steps of 8 bits", clip["decoding_error"]["rms"], MEASURED, "C3"
-            )
+            Number("the autoencoder's own error, in steps of 8 bits", clip["decoding_error"]["rms"], MEASURED, "C3")
         )
     rms = trip["pixel_error"]["rms"]
     return Answer(
@@ -439,18 +355,4 @@ def _guidance(settings: AuditSettings, values: Mapping[str, Any]) -> Answer:
         tuple(numbers),
         ("C3.adapter",),
         ("The inversion runs without guidance; the theorem on adapters holds for any change of the network.",),
-    )
-
-
-def _edit(settings: AuditSettings, found: Mapping[str, Any]) -> Answer:
-    return Answer(
-        "edit",
-        f"What does the edit to \"{settings.edit}\" change?",
-        f"Pixels by {found['change']['rms']:.3g} of 255 levels, root mean square; the frames are in edit.mp4.",
-        "",
-        (
-            Number("root mean square change of the pixels, in steps of 8 bits", found["change"]["rms"], MEASURED, "C3"),
-            Number("largest change of a pixel, in steps of 8 bits", found["change"]["largest"], MEASURED, "C3"),
-        ),
-        (),
     )

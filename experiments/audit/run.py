@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from experiments import interrupts
-from experiments.audit import answers, measure
+from experiments.audit import answers, editing, measure
 from experiments.audit.measure import Context
 from experiments.audit.measure_sharpness import sharpness
 from experiments.audit.settings import AuditSettings
@@ -24,14 +24,17 @@ from experiments.errors import UserError, reading
 from experiments.files import make_folder, sweep, write_bytes, write_text
 from experiments.opened_files import OpenedFiles, recording
 from experiments.report.audit import current_commit
-from experiments.report.page import PIPELINE_AUDIT, write_report
+from experiments.report.page import write_report
+from experiments.report.schema import PIPELINE_AUDIT
 from experiments.reproduce import PLUMBING as REPRODUCE_PLUMBING
 from experiments.store import Draft, Entry, Store, canonical_json, library_versions, source_digest
 from experiments.studies import AUDIT_FIGURES, describe, find_study
+from experiments.studies.film_strip import adapter_effect
 from experiments.studies.style import write_figure
 from experiments.threads import choose_threads, limited
 
 FORMAT = 1
+FILM_STRIP = "film_strip"
 
 PLUMBING = (*REPRODUCE_PLUMBING, "experiments.audit.settings")
 CLIP_REMEDY = "give an mp4, a gif or a folder of images"
@@ -77,8 +80,14 @@ def stages(settings: AuditSettings) -> Iterator[Stage]:
         needs = ("clip", main, "round_trip")
         yield Stage("round_trip_guided", "Sample back with guidance", needs, (*_SAMPLING, "guidance_scale"), guided)
     if settings.edit is not None:
-        make = functools.partial(measure.edit, inversion=main, adapter=adapted)
-        yield Stage("edit", "Edit", ("clip", main), (*_SAMPLING, "edit", "guidance_scale"), make)
+        asked = (*_SAMPLING, "edit", "guidance_scale", "layers")
+        looked = (*_SAMPLING, "layers")
+        yield Stage("source_trace", "Look at the clip's features", ("clip",), looked, editing.source_trace)
+        make = functools.partial(editing.edit, inversion=main, adapter=adapted)
+        yield Stage("edit", "Edit", ("clip", main), asked, make)
+        if adapted:
+            without = functools.partial(editing.edit, inversion="inversion_off", adapter=False)
+            yield Stage("edit_off", "Edit without the adapter", ("clip", "inversion_off"), asked, without)
     make = functools.partial(measure.features, inversion=main, adapter=adapted)
     yield Stage("features", "Capture features", ("clip", main), (*_SAMPLING, "layers"), make)
     make = functools.partial(sharpness, inversion=main)
@@ -102,7 +111,7 @@ class _Run:
         self.entries = self.engine.entries
         # What a hub id stood for when the run began.
         self.settings = dataclasses.replace(settings, pipeline=str(self.inputs.pipeline))
-        self._source = source_digest(["experiments.audit.measure_sharpness"], exclude=PLUMBING)
+        self._source = source_digest(["experiments.audit.measure_sharpness", "experiments.audit.editing"], exclude=PLUMBING)
         self._loaded = OpenedFiles()
 
     @functools.cached_property
@@ -203,6 +212,10 @@ def _write(run: _Run, out: Path) -> dict[str, Any]:
         (name, describe(find_study(name), data))
         for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
     ]
+    if "edit" in run.entries:
+        data = editing.strip_data(Path(run.asked.video).resolve().name, run.settings, run.entries)
+        drawings.append((FILM_STRIP, describe(find_study(FILM_STRIP), data)))
+        values["film_strip"] = {"adapter_effect": adapter_effect(data)}
     # As it will be read: lists for tuples.
     result = json.loads(canonical_json(_build(run, values, drawings)))
     sweep(make_folder(out / "figures"))

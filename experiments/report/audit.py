@@ -1,8 +1,9 @@
-"""audit.json: every claim with its verdict and the numbers behind it, theory and real network side by side.
+"""audit.json: every claim with its verdict and the numbers behind it, theory and recorded evidence side by side.
 
 It holds no timings and no dates, so two runs with one seed on one machine write the same bytes.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -11,16 +12,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import theory
+from experiments.report.outcomes import json_number
 from experiments.store import ROOT, library_versions
-from theory.claim import Claim, Tightness, Verdict
+from theory.claim import Claim, Origin, Tells, Verdict
 from theory.ladder import Rung
+from theory.readings import PAPER, Reading, headline
 
-FORMAT = 1
-TIGHTNESS_ORDER = (Tightness.ATTAINED, Tightness.APPROACHED, Tightness.IDENTITY, Tightness.UPPER, Tightness.LOWER)
-"""Which theorem speaks for its group first."""
-STATED = ".stated"
-"""How the id of the paper's own statement ends."""
+FORMAT = 2
+"""Of audit.json; another number means that another version wrote it."""
+TELLING = (Tells.TEST, Tells.IMPLIED)
+"""What counts as evidence, the most telling first; an identity holds for any recorded numbers and counts for
+nothing.
+"""
+QUOTED = ("label", "measured", "bound", "ratio", "budget")
+"""What is quoted of an outcome."""
+NETWORK, ELSEWHERE = (Origin.NETWORK,), (Origin.CLIP, Origin.CONSTRUCTED)
 
 
 def claim_module(claim: Claim) -> ModuleType:
@@ -46,23 +52,21 @@ def describe_claim(claim: Claim) -> dict[str, Any]:
         "hypotheses": [{"id": hypothesis.id, "text": hypothesis.text} for hypothesis in claim.hypotheses],
         "verdict": str(claim.verdict),
         "tightness": str(claim.tightness),
+        "sharpness": claim.sharpness,
+        "measured_in_words": claim.measured_in_words,
+        "bound_in_words": claim.bound_in_words,
         "origin": claim.origin,
+        "assurance": str(claim.assurance),
+        "formal": claim.formal,
+        "enclosure": claim.enclosure,
+        "relies_on": list(claim.relies_on),
+        "lemmas": list(claim.lemmas),
+        "definitional": dict(claim.definitional),
+        "no_network": claim.no_network,
         "file": file.as_posix(),
         "test": f'pytest theory/test_ladder.py -k "{claim.id}"',
         "own_test": own_test.as_posix() if (ROOT / own_test).exists() else None,
     }
-
-
-def group_verdict(verdicts: Sequence[str]) -> str:
-    """The verdict on one of the paper's claims, from those of the theorems that decide it."""
-    repaired = [verdict for verdict in verdicts if verdict != Verdict.REFUTED]
-    if not verdicts:
-        return "open"
-    if not repaired:
-        return str(Verdict.REFUTED)
-    if len(repaired) < len(verdicts):
-        return "refuted as stated, proved after repair"
-    return str(Verdict.REPAIRED) if Verdict.REPAIRED in verdicts else str(Verdict.PROVED)
 
 
 def _rung(record: Mapping[str, Any], rung: Rung) -> Mapping[str, Any] | None:
@@ -75,81 +79,150 @@ def worst_number(record: Mapping[str, Any], rungs: Sequence[Rung]) -> dict[str, 
     if not found:
         return None
     chosen = max(found, key=lambda outcome: float(outcome["ratio"]))
-    return {name: chosen[name] for name in ("label", "measured", "bound", "ratio")}
+    return {name: chosen[name] for name in QUOTED}
 
 
-def _headline(members: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The true theorem that speaks for a group: sharp before not sharp, a repair of the paper before an addition."""
-    true = [record for record in members if record["verdict"] != Verdict.REFUTED]
-    rank = {tightness: place for place, tightness in enumerate(TIGHTNESS_ORDER)}
-    return min(
-        true,
-        key=lambda record: (record["verdict"] != Verdict.REPAIRED, rank[Tightness(record["tightness"])]),
-        default=None,
-    )
+def evidence_number(comparisons: Sequence[Mapping[str, Any]], origins: Sequence[Origin]) -> dict[str, Any] | None:
+    """The comparison that is quoted of those on evidence of some origins; None where there is none that can tell
+    anything.
+
+    Tests before what is implied, and among those the largest ratio.
+    """
+    for tells in TELLING:
+        found = [entry for entry in comparisons if entry["origin"] in origins and entry["tells"] == tells]
+        if found:
+            chosen = max(found, key=lambda entry: float(entry["worst"]["ratio"]))
+            words = {name: chosen[name] for name in ("question", "origin", "tells", "expected", "passed")}
+            return words | {name: chosen["worst"][name] for name in QUOTED}
+    return None
+
+
+def _with_noticed(
+    comparisons: Sequence[Mapping[str, Any]], noticed: Sequence[Mapping[str, Any]] | None
+) -> list[dict[str, Any]]:
+    """The comparisons, each test with the scrambled evidence that it noticed; None where that was not recorded."""
+    known = {(entry["question"], entry["origin"]): entry["noticed"] for entry in noticed or ()}
+    return [{**entry, "noticed": known.get((entry["question"], entry["origin"]))} for entry in comparisons]
+
+
+def claim_record(
+    claim: Claim, rungs: Sequence[Mapping[str, Any]], noticed: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """A claim with the rungs that were climbed.
+
+    Args:
+        noticed: for each comparison that calls itself a test, on which scrambled evidence it came out otherwise
+            (`question`, `origin`, `noticed`: name -> bool); None where no scrambled evidence was recorded.
+    """
+    reality = next((rung for rung in rungs if rung["rung"] == Rung.REALITY), None)
+    comparisons = _with_noticed(reality["comparisons"] if reality else (), noticed)
+    unnoticed = [
+        f"{Rung.REALITY}: {entry['question']} calls itself a test, and comes out as declared on every scrambled "
+        "evidence"
+        for entry in comparisons
+        if entry["tells"] == Tells.TEST and entry["noticed"] is not None and not any(entry["noticed"].values())
+    ]
+    failures = [f"{rung['rung']}: {line}" for rung in rungs for line in rung["failures"]] + unnoticed
+    dropped = ("ratios", "comparisons")
+    record = {
+        **describe_claim(claim),
+        "passed": all(rung["passed"] for rung in rungs) and not unnoticed,
+        "failures": failures,
+        "rungs": [{name: value for name, value in rung.items() if name not in dropped} for rung in rungs],
+        "comparisons": None if reality is None else comparisons,
+        "network": evidence_number(comparisons, NETWORK),
+        "elsewhere": evidence_number(comparisons, ELSEWHERE),
+    }
+    # One number refutes one constant; a statement that some constant exists is refuted by a family, and its least
+    # ratio counts.
+    refuted = claim.verdict is Verdict.REFUTED
+    record["theory"] = worst_number(record, (Rung.PROPERTY,) if refuted else (Rung.WITNESS, Rung.ATTACK))
+    return record
+
+
+def reading_record(reading: Reading, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One reading of a claim of the paper, and whether this run checked everything that decides it."""
+    checked = [name for name in reading.decided_by if name in records]
+    return {
+        "name": reading.name,
+        "text": reading.text,
+        "decision": str(reading.decision),
+        "constant": reading.constant,
+        "decided_by": list(reading.decided_by),
+        "checked": checked,
+        "complete": len(checked) == len(reading.decided_by),
+        "passed": all(records[name]["passed"] for name in checked),
+    }
+
+
+def deciding_claims(readings: Sequence[Reading]) -> list[str]:
+    """Ids of the theorems that decide some of the readings, each once."""
+    return list(dict.fromkeys(name for reading in readings for name in reading.decided_by))
 
 
 def group_record(
-    group: str, members: Sequence[Mapping[str, Any]], numbers: Sequence[Mapping[str, Any]]
+    group: str, records: Mapping[str, Mapping[str, Any]], numbers: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """One of the paper's claims: its verdict, its headline theorem's numbers, and the numbers of the studies."""
-    headline = _headline(members)
-    # The paper's own statement before the variants of it that fail as well.
-    refuted = sorted(
-        (record for record in members if record["verdict"] == Verdict.REFUTED),
-        key=lambda record: record["id"] != f"{group}{STATED}",
-    )
+    """One of the paper's claims, reading by reading, and the numbers of the studies.
+
+    Its verdict is the headline of its readings if the run checked every theorem that decides one, and None otherwise.
+
+    Args:
+        records: of the run's claims, by id.
+        numbers: of every study; those of this group are taken.
+    """
+    paper = PAPER[group]
+    members = [record for record in records.values() if record["group"] == group]
+    needed = deciding_claims(paper.readings)
+    checked = [name for name in needed if name in records]
+    comparisons = [entry for record in members for entry in record["comparisons"] or ()]
+    on_network = [entry for entry in comparisons if entry["origin"] in NETWORK and entry["tells"] in TELLING]
     return {
         "id": group,
-        "title": theory.PAPER_CLAIMS[group],
-        "verdict": group_verdict([record["verdict"] for record in members]),
+        "title": paper.title,
+        "known_from": paper.known_from,
+        "verdict": headline(paper.readings) if len(checked) == len(needed) else None,
+        "checked": len(checked),
+        "needed": len(needed),
+        "missing": [name for name in needed if name not in records],
         "passed": all(record["passed"] for record in members),
         "claims": [record["id"] for record in members],
-        "headline": headline and headline["id"],
-        "theory": headline and headline["theory"],
-        "network": headline and headline["network"],
-        "counterexample": {"id": refuted[0]["id"], **refuted[0]["theory"]}
-        if refuted and refuted[0]["theory"]
-        else None,
+        "readings": [reading_record(reading, records) for reading in paper.readings],
+        "network": {
+            str(tells): {
+                "asked": sum(entry["tells"] == tells for entry in on_network),
+                "passed": sum(entry["tells"] == tells and entry["passed"] for entry in on_network),
+            }
+            for tells in TELLING
+        },
         "numbers": [dict(number) for number in numbers if number["group"] == group],
     }
 
 
-def claim_record(claim: Claim, rungs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A claim with the rungs that were climbed."""
-    record = {
-        **describe_claim(claim),
-        "passed": all(rung["passed"] for rung in rungs),
-        "failures": [f"{rung['rung']}: {line}" for rung in rungs for line in rung["failures"]],
-        "rungs": [{name: value for name, value in rung.items() if name != "ratios"} for rung in rungs],
-    }
-    # The explicit counterexample says more than the largest ratio that a search drove to infinity.
-    refuted = claim.verdict is Verdict.REFUTED
-    record["theory"] = worst_number(record, (Rung.WITNESS,) if refuted else (Rung.WITNESS, Rung.ATTACK))
-    record["network"] = worst_number(record, (Rung.REALITY,))
-    return record
-
-
 def figure_data(record: Mapping[str, Any], rungs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the claim's figure is drawn from."""
-    return {
-        "id": record["id"],
-        "group": record["group"],
-        "title": record["title"],
-        "statement": record["statement"],
-        "verdict": record["verdict"],
-        "tightness": record["tightness"],
-        "rows": [
+    """What the claim's figure is drawn from: a row for each rung, and for each kind of evidence."""
+    rows = [
+        {"rung": rung["rung"], "expected": rung["expected"], "ratios": rung["ratios"], "worst": rung["worst"]["ratio"]}
+        for rung in rungs
+        if rung["worst"] is not None
+    ]
+    kinds: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for entry in record["comparisons"] or ():
+        kinds.setdefault((entry["origin"], entry["tells"], entry["expected"]), []).append(entry)
+    for (origin, tells, expected), entries in kinds.items():
+        ratios = sorted(float(outcome["ratio"]) for entry in entries for outcome in entry["outcomes"])
+        rows.append(
             {
-                "rung": rung["rung"],
-                "expected": rung["expected"],
-                "ratios": rung["ratios"],
-                "worst": rung["worst"]["ratio"],
+                "rung": str(Rung.REALITY),
+                "origin": origin,
+                "tells": tells,
+                "expected": expected,
+                "ratios": [ratio for ratio in ratios if math.isfinite(ratio)],
+                "worst": json_number(ratios[-1]),
             }
-            for rung in rungs
-            if rung["worst"] is not None
-        ],
-    }
+        )
+    names = ("id", "group", "title", "statement", "verdict", "tightness")
+    return {**{name: record[name] for name in names}, "rows": rows}
 
 
 def current_commit() -> str | None:
@@ -187,7 +260,8 @@ def build_audit(
         run: settings, versions, device, clip and whatever else describes the run.
     """
     numbers = [number for figure in figures for number in figure["numbers"]]
-    groups = [group for group in theory.PAPER_CLAIMS if any(record["group"] == group for record in records)]
+    by_id = {record["id"]: record for record in records}
+    groups = [group for group in PAPER if any(record["group"] == group for record in records)]
     return {
         "format": FORMAT,
         **library_versions(("framebound",)),
@@ -195,9 +269,7 @@ def build_audit(
         **run,
         "passed": all(record["passed"] for record in records),
         "failures": [f"{record['id']}: {line}" for record in records for line in record["failures"]],
-        "paper_claims": [
-            group_record(group, [record for record in records if record["group"] == group], numbers) for group in groups
-        ],
+        "paper_claims": [group_record(group, by_id, numbers) for group in groups],
         "claims": list(records),
         "figures": [{name: figure[name] for name in ("name", "groups", "caption", "alt")} for figure in figures],
     }

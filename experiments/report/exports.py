@@ -4,23 +4,30 @@ import csv
 import html
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.report.numbers import short_number
+from experiments.report import words
 
+EVIDENCE = ("question", "origin", "tells", "expected", "passed", "measured", "bound", "ratio")
+"""What a row says of the comparison that is quoted of the network's evidence, and of the other evidence."""
 COLUMNS = (
     "id",
     "group",
     "verdict",
     "tightness",
+    "assurance",
     "passed",
     "measured",
     "bound",
     "ratio",
-    "network_measured",
-    "network_bound",
-    "network_ratio",
+    *(f"network_{name}" for name in EVIDENCE),
+    "no_network",
+    *(f"elsewhere_{name}" for name in EVIDENCE),
+    "identities",
+    "group_checked",
+    "group_needed",
+    "group_verdict",
     "file",
     "seed",
 )
@@ -32,23 +39,38 @@ _FORMULA = tuple("=+-@\t\r＝＋－＠")
 
 
 def claims_csv(audit: Mapping[str, Any]) -> str:
-    """One row per claim as RFC 4180 has it: lines end with CR LF, what holds a comma or a quote is quoted."""
+    """One row per claim as RFC 4180 has it: lines end with CR LF, what holds a comma or a quote is quoted.
+
+    The verdict on the paper's claim stands in each row of its group; it is empty where the run checked a part of what
+    decides it.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
+    groups = {group["id"]: group for group in audit["paper_claims"]}
     for claim in audit["claims"]:
-        words = [_cell(claim[name]) for name in ("id", "group", "verdict", "tightness")]
-        writer.writerow(
-            [
-                *words,
-                "yes" if claim["passed"] else "no",
-                *_numbers(claim["theory"]),
-                *_numbers(claim["network"]),
-                _cell(claim["file"]),
-                audit["settings"]["seed"],
-            ]
-        )
+        group = groups[claim["group"]]
+        identities = sum(entry["tells"] == "identity" for entry in claim["comparisons"] or ())
+        row = [
+            *(claim[name] for name in ("id", "group", "verdict", "tightness", "assurance")),
+            _yes(claim["passed"]),
+            *_numbers(claim["theory"]),
+            *_evidence(claim["network"]),
+            claim["no_network"],
+            *_evidence(claim["elsewhere"]),
+            identities,
+            group["checked"],
+            group["needed"],
+            group["verdict"],
+            claim["file"],
+            audit["settings"]["seed"],
+        ]
+        writer.writerow([_cell(cell) for cell in row])
     return text.getvalue()
+
+
+def _yes(passed: bool) -> str:
+    return "yes" if passed else "no"
 
 
 def _cell(text: Any) -> Any:
@@ -61,47 +83,65 @@ def _numbers(outcome: Mapping[str, Any] | None) -> list[Any]:
     return [None if outcome is None else outcome[name] for name in ("measured", "bound", "ratio")]
 
 
-def markdown(audit: Mapping[str, Any]) -> str:
-    """A comment for a pull request: what failed, then every claim with its numbers, those that failed first."""
-    return "\n".join(_lines(audit)) + "\n"
+def _evidence(number: Mapping[str, Any] | None) -> list[Any]:
+    if number is None:
+        return [None] * len(EVIDENCE)
+    return [_yes(number[name]) if name == "passed" else number[name] for name in EVIDENCE]
 
 
-def _lines(audit: Mapping[str, Any]) -> Iterator[str]:
+def markdown(audit: Mapping[str, Any], lacking: Sequence[str] = ()) -> str:
+    """A comment for a pull request: what failed, the paper's claims, then every claim with its numbers, those that
+    failed first.
+
+    Args:
+        lacking: ids of the claims that this version has and the run did not check.
+    """
+    return "\n".join(_lines(audit, lacking)) + "\n"
+
+
+def _lines(audit: Mapping[str, Any], lacking: Sequence[str]) -> Iterator[str]:
     claims, failures = audit["claims"], audit["failures"]
     supported = sum(claim["passed"] for claim in claims)
-    yield f"# framebound: {supported} of {len(claims)} verdicts supported by every check"
+    yield f"# framebound: {supported} of {len(claims)} statements supported by every check"
     yield ""
     settings, clip = audit["settings"], audit["clip"]
     yield (
         f"Profile {_plain(settings['profile'])}, seed {settings['seed']}, clip {_plain(clip['name'])}, device "
-        f"{_plain(audit['device'])}, commit {_plain((audit['commit'] or 'none')[:12])}. Numbers are measured / bound = "
-        "ratio."
+        f"{_plain(audit['device'])}, commit {_plain((audit['commit'] or 'none')[:12])}. Numbers are measured / bound."
     )
+    if lacking:
+        yield ""
+        yield f"Not checked in this run: {', '.join(map(_plain, lacking))}."
     if failures:
         yield ""
         yield f"## {len(failures)} failed {'check' if len(failures) == 1 else 'checks'}"
         yield ""
         yield from (f"- {_plain(line)}" for line in failures)
     yield ""
-    yield "| Claim | Verdict | In theory | On the real network |"
-    yield "| --- | --- | --- | --- |"
+    yield "## The paper's claims, reading by reading"
+    yield ""
+    yield "| Claim | Verdict | Reading | Decision | Constant or counterexample |"
+    yield "| --- | --- | --- | --- | --- |"
     for group in audit["paper_claims"]:
-        yield _row(group, f"**{_plain(group['id'])}** {_plain(group['title'])}", _plain(group["verdict"]))
+        verdict = words.group_verdict(group) + ("" if group["passed"] else " (a check FAILED)")
+        yield _row(f"**{group['id']}** {_plain(group['title'])}", _plain(verdict), "", "", "")
+        for reading in group["readings"]:
+            shown = (reading["name"], words.reading_decision(reading), words.reading_constant(reading))
+            yield _row("", "", *map(_plain, shown))
+    yield ""
+    yield "## Every statement"
+    yield ""
+    yield f"| Claim | Verdict | In theory | {words.ON_NETWORK} | {words.ELSEWHERE} |"
+    yield "| --- | --- | --- | --- | --- |"
     for claim in sorted(claims, key=lambda claim: claim["passed"]):
-        yield _row(claim, _plain(claim["id"]), _plain(f"{claim['verdict']}, {claim['tightness']}"))
+        verdict = f"{claim['verdict']}, {claim['tightness']}"
+        evidence = (words.evidence_words(claim, column) for column in ("network", "elsewhere"))
+        cells = map(_plain, (words.theory_words(claim), *evidence))
+        yield _row(claim["id"], verdict if claim["passed"] else f"**FAILED** ({verdict})", *cells)
 
 
-def _row(record: Mapping[str, Any], name: str, verdict: str) -> str:
-    if not record["passed"]:
-        verdict = f"**FAILED** ({verdict})"
-    return f"| {name} | {verdict} | {_pair(record['theory'])} | {_pair(record['network'])} |"
-
-
-def _pair(outcome: Mapping[str, Any] | None) -> str:
-    if outcome is None:
-        return short_number(None)
-    measured, bound, ratio = (short_number(outcome[name]) for name in ("measured", "bound", "ratio"))
-    return f"{measured} / {bound} = {ratio}"
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _plain(text: str) -> str:

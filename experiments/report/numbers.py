@@ -2,6 +2,9 @@
 
 from typing import Any
 
+MOST_DIGITS = 17
+"""With so many significant digits two float64 that differ are written differently."""
+
 
 def short_number(value: Any) -> str:
     """A number as a person reads it; words pass through."""
@@ -19,3 +22,24 @@ def short_number(value: Any) -> str:
     mantissa, exponent = f"{value:.2e}".split("e")
     digits = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     return f"{mantissa}\u2009×\u200910{digits}"
+
+
+def apart(first: float, second: float) -> tuple[str, str]:
+    """Two numbers, with more digits than usual where without them both would read the same though they differ."""
+    texts = (short_number(first), short_number(second))
+    if first == second or texts[0] != texts[1]:
+        return texts
+    for digits in range(5, MOST_DIGITS + 1):
+        texts = (f"{first:.{digits}g}", f"{second:.{digits}g}")
+        if texts[0] != texts[1]:
+            # Two digits more, so that the difference is a number and no rounding.
+            break
+    digits = min(digits + 2, MOST_DIGITS)
+    return f"{first:.{digits}g}", f"{second:.{digits}g}"
+
+
+def ratio_words(ratio: float | str) -> str:
+    """A ratio; within a millionth of 1 as its distance from 1, which is what decides there."""
+    if isinstance(ratio, str) or ratio == 1 or abs(ratio - 1) >= 1e-6:
+        return short_number(ratio)
+    return f"1 {'+' if ratio > 1 else '−'} {short_number(abs(ratio - 1))}"

@@ -14,23 +14,37 @@ from markupsafe import Markup
 
 from experiments.errors import UserError
 from experiments.files import make_folder, write_bytes
-from experiments.report import exports
-from experiments.report.mathml import mathml
-from experiments.report.numbers import short_number
-from experiments.report.schema import is_plain_name, read_results
+from experiments.report import exports, graph, notes, sources, table, words
+from experiments.report.formulas import breaking_mathml, mathml
+from experiments.report.numbers import apart, ratio_words, short_number
+from experiments.report.schema import PIPELINE_AUDIT, is_plain_name, read_results
+from theory.readings import Decision
 
 TEMPLATE = "report.html.j2"
 AUDIT_TEMPLATE = "pipeline_audit.html.j2"
 STYLE = "report.css"
-PIPELINE_AUDIT = "pipeline audit"
 """The kind of an audit.json that `framebound audit` wrote."""
 
 
 def verdict_class(verdict: str) -> str:
-    """The style class of a verdict; the word itself is always printed beside the colour."""
-    if verdict.startswith("refuted as stated"):
+    """The style class of a verdict, a decision or a headline; the word itself is always printed beside the colour."""
+    if "; " in verdict:
         return "mixed"
-    return {"proved": "proved", "proved after repair": "repaired", "refuted": "refuted"}.get(verdict, "open")
+    plain = {"proved": "proved", "proved after repair": "repaired", "refuted": "refuted"}
+    if verdict in plain:
+        return plain[verdict]
+    for decision, name in ((Decision.REPAIRED, "repaired"), (Decision.TRUE, "proved"), (Decision.FALSE, "refuted")):
+        if verdict.startswith(decision):
+            return name
+    return "open"
+
+
+def told_apart(outcome: Mapping[str, Any], passed: bool) -> tuple[str, str, str]:
+    """Measured, bound and ratio; where a rung failed with the digits in which they differ."""
+    measured, bound, ratio = outcome["measured"], outcome["bound"], outcome["ratio"]
+    if passed:
+        return short_number(measured), short_number(bound), short_number(ratio)
+    return (*apart(measured, bound), ratio_words(ratio))
 
 
 def anchor(name: str) -> str:
@@ -41,6 +55,31 @@ def anchor(name: str) -> str:
 def breakable(text: str) -> Markup:
     """A path or dotted name that may break after its separators, so that it fits a narrow column."""
     return Markup(re.sub(r"([./_])", r"\1<wbr>", str(escape(text))))
+
+
+_GREEK = dict(
+    zip(
+        "alpha beta gamma delta eps epsilon eta theta kappa lambda mu nu rho sigma tau phi psi omega".split(),
+        "αβγδεεηθκλμνρστφψω",
+        strict=True,
+    )
+)
+_LETTER = re.compile(rf"(?<![\w.])({'|'.join(_GREEK)})(?=_|\b)")
+_PLAIN = (
+    (re.compile(r"(?<![A-Za-z0-9])([A-Za-zα-ω])_(\w+)"), r"\1<sub>\2</sub>"),
+    (re.compile(r"\^(-?\w+|\([^()]*\))"), r"<sup>\1</sup>"),
+    (re.compile(r"&gt;="), "≥"),
+    (re.compile(r"&lt;="), "≤"),
+    (re.compile(r"\|\|"), "‖"),
+)
+
+
+def prose(text: str) -> Markup:
+    """A sentence in which F_t, m^2, eta and >= are set as they are read; everything else is shown as it stands."""
+    shown = _LETTER.sub(lambda found: _GREEK[found[1]], escape(text, quote=False))
+    for pattern, replacement in _PLAIN:
+        shown = pattern.sub(replacement, shown)
+    return Markup(shown)
 
 
 def witness_text(witness: Mapping[str, Any]) -> str:
@@ -87,12 +126,26 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["words"] = words
     environment.filters |= {
         "mathml": mathml,
+        "breaking": breaking_mathml,
+        "inline": lambda latex: mathml(latex, display="inline"),
         "number": short_number,
+        "told_apart": told_apart,
+        "theory_words": words.theory_words,
+        "no_number": words.no_number,
+        "remark": words.remark,
+        "came_out": words.came_out,
+        "vacuous": words.is_vacuous,
+        "group_verdict": words.group_verdict,
+        "group_evidence": words.group_evidence,
+        "reading_decision": words.reading_decision,
+        "reading_constant": words.reading_constant,
         "verdict_class": verdict_class,
         "anchor": anchor,
         "breakable": breakable,
+        "prose": prose,
         "witness": witness_text,
     }
     return environment
@@ -147,13 +200,30 @@ def render(audit: Mapping[str, Any], figures: Path) -> str:
     Raises:
         ValueError: a figure is missing, or a formula cannot be converted.
     """
+    claims = audit["claims"]
+    anchors = {claim["id"]: anchor(claim["id"]) for claim in claims}
     return render_page(
         TEMPLATE,
         audit=audit,
         figures=_pictures(audit, figures),
-        counts=_counts(audit["claims"]),
-        worst_rungs={claim["id"]: _worst_rung(claim) for claim in audit["claims"]},
+        counts=_counts(claims),
+        worst_rungs={claim["id"]: _worst_rung(claim) for claim in claims},
+        checked=anchors.keys(),
+        lacking=table.lacking_claims(audit),
+        proofs=_proofs(claims),
+        listings=sources.listings(claims),
+        graphs={group["id"]: graph.dependency_graph(claims, group["id"], anchors) for group in audit["paper_claims"]},
     )
+
+
+def _proofs(claims: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
+    """The section of paper_notes.md of every claim that has one."""
+    known = notes.sections()
+    return {
+        claim["id"]: notes.render(known[claim["id"]], f"the proof of {claim['id']}")
+        for claim in claims
+        if claim["id"] in known
+    }
 
 
 def render_pipeline_audit(audit: Mapping[str, Any], figures: Path) -> str:
@@ -175,7 +245,8 @@ def figure_folder(run: Path) -> Path:
 
 
 def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
-    """Write report.html from RUN/audit.json and the figures, and for a run that checked claims report.md and claims.csv.
+    """Write report.html from RUN/audit.json and the figures, and for a run that checked claims report.md and
+    claims.csv.
 
     Args:
         out: the folder to write to, created when missing; None is RUN.
@@ -198,9 +269,10 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
         if audit.get("kind") == PIPELINE_AUDIT:
             contents = {"report.html": render_pipeline_audit(audit, figures)}
         else:
+            table.require_format(audit, source)
             contents = {
                 "report.html": render(audit, figures),
-                "report.md": exports.markdown(audit),
+                "report.md": exports.markdown(audit, table.lacking_claims(audit)),
                 "claims.csv": exports.claims_csv(audit),
             }
     except (KeyError, TypeError, AttributeError, OverflowError, IndexError) as error:

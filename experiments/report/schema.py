@@ -17,6 +17,8 @@ ClaimId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Z][0-9]{1,2}(\.[A-Za-z0-9-]
 Latex = Annotated[str, msgspec.Meta(max_length=2000)]
 Finite = Annotated[float, msgspec.Meta(ge=-1.7e308, le=1.7e308)]
 Ratio = Finite | Literal["infinity"]
+PIPELINE_AUDIT = "pipeline audit"
+"""What the `kind` of an audit's results is; those of the claims have none."""
 _AGAIN = "write it again with `framebound reproduce`, or `framebound audit` for an audit"
 
 
