@@ -38,7 +38,8 @@ class Worst(Outcome):
 class Rung(msgspec.Struct):
     rung: str
     passed: bool
-    expected: Literal["below", "above", "recorded"]
+    expected: Literal["below", "above", "declared"]
+    requires: str
     worst: Worst | None
     outcomes: list[Outcome]
 
@@ -46,6 +47,32 @@ class Rung(msgspec.Struct):
 class Hypothesis(msgspec.Struct):
     id: str
     text: str
+
+
+Stamp = Literal["network", "clip", "constructed"]
+Telling = Literal["identity", "implied", "test"]
+Declared = Literal["holds", "violated"]
+
+
+class Evidence(Outcome):
+    question: str
+    origin: Stamp
+    tells: Telling
+    expected: Declared
+    passed: bool
+
+
+class Asked(msgspec.Struct):
+    question: str
+    origin: Stamp
+    tells: Telling
+    expected: Declared
+    because: str
+    passed: bool
+    broken: int
+    worst: Outcome
+    outcomes: list[Outcome]
+    noticed: dict[str, bool] | None
 
 
 class Claim(msgspec.Struct):
@@ -57,14 +84,27 @@ class Claim(msgspec.Struct):
     hypotheses: list[Hypothesis]
     verdict: str | None
     tightness: str
+    sharpness: str
+    measured_in_words: str
+    bound_in_words: str
     origin: str
+    assurance: str
+    formal: str
+    enclosure: str
+    relies_on: list[ClaimId]
+    lemmas: list[str]
+    definitional: dict[str, str]
+    no_network: str
     file: str
     test: str
     own_test: str | None
     passed: bool
+    failures: list[str]
     rungs: list[Rung]
+    comparisons: list[Asked] | None
     theory: Outcome | None
-    network: Outcome | None
+    network: Evidence | None
+    elsewhere: Evidence | None
     figure: Name
 
 
@@ -74,19 +114,34 @@ class Number(msgspec.Struct):
     kind: str
 
 
-class Counterexample(Outcome):
-    id: ClaimId
+class ReadingRecord(msgspec.Struct):
+    name: str
+    text: str
+    decision: str
+    constant: str
+    decided_by: list[ClaimId]
+    checked: list[ClaimId]
+    complete: bool
+    passed: bool
+
+
+class Tally(msgspec.Struct):
+    asked: int
+    passed: int
 
 
 class Group(msgspec.Struct):
     id: ClaimId
     title: str
+    known_from: str
     verdict: str | None
+    checked: int
+    needed: int
+    missing: list[ClaimId]
     passed: bool
-    headline: ClaimId | None
-    theory: Outcome | None
-    network: Outcome | None
-    counterexample: Counterexample | None
+    claims: list[ClaimId]
+    readings: list[ReadingRecord]
+    network: dict[str, Tally]
     numbers: list[Number]
 
 
