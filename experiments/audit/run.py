@@ -121,6 +121,8 @@ class _Run:
 
         entry, reused = self.store.fetch(stage.name, ingredients, make)
         self.observer.finished(stage.name, reused)
+        for line in measure.lines(entry.values):
+            self.observer.note(line)
         self.entries[stage.name] = entry
         return entry
 
