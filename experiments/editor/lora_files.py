@@ -274,7 +274,8 @@ def _why_unknown(key: str, factor: str | None) -> str:
 def _require_all(path: Path, found: _Found, kind: str | None) -> None:
     """ValueError unless every weight fits, and some are the UNet's."""
     keys = [key for known in found.keys.values() for key in known.values()] + [key for key, _ in found.strangers]
-    if all(map(key_names.belongs_to_text_encoder, keys)):
+    no_unet = not found.strangers and not any(part == UNET for part, _ in found.parts)
+    if no_unet or all(map(key_names.belongs_to_text_encoder, keys)):
         raise ValueError(
             f"{path}: 0 of {found.total + found.ignored} LoRA weights are the UNet's, the first, {min(keys, default='all')},"
             " belongs to a text encoder; give a LoRA of the UNet"
@@ -307,7 +308,8 @@ def _composed(
     if alphas.dora and {"down", "up"} <= parts.keys() and not {"magnitude", "dora_scale"} & parts.keys():
         raise ValueError(f"{path} says that it is a DoRA (use_dora), and {layer} has no magnitude; save it again")
     try:
-        return compose(parts, alpha, module), alpha is not None or rank is None
+        lokr_scale = None if "alpha" in parts else alphas.scale_of_lokr(part, layer)
+        return compose(parts, alpha, module, lokr_scale=lokr_scale), alpha is not None or rank is None
     except ValueError as error:
         name = f"{layer} of the {'UNet' if part == UNET else 'text encoder'}"
         raise ValueError(

@@ -148,9 +148,9 @@ def _values(image: Image.Image, file: Path, remarks: Remarks) -> tuple[np.ndarra
 
 
 def _stated_bits(image: Image.Image) -> int:
-    """16, or what a TIFF says: microscopes store 12 bits in words of 16."""
-    stated = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
-    return int(stated[0]) if 8 < int(stated[0]) <= 16 else 16
+    """16, or what a TIFF says: 12 bits occur in microscopy."""
+    stated = int(getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0])
+    return stated if 8 < stated <= 16 else 16
 
 
 def _laid_on_white(values: np.ndarray, white: int, remarks: Remarks) -> np.ndarray:

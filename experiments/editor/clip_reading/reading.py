@@ -63,8 +63,6 @@ def read_clip(
     _require_arguments(size, max_frames, min_frames)
     remarks = Remarks()
     source = open_clip(path, remarks)
-    if source.total is not None and source.total < min_frames:
-        raise ValueError(f"{path} has {source.total} frames and at least {min_frames} are needed; give a longer video")
     frames: list[np.ndarray] = []
     times: list[float | None] = []
     first: Picture | None = None

@@ -95,7 +95,7 @@ def _shown_stream(path: Path, container: av.container.InputContainer, remarks: R
         raise ValueError(f"{path} holds no video stream; give a video file")
     if len(streams) > 1 and remarks is not None:
         remarks.warn(f"the first of {len(streams)} video streams is read")
-    if streams[0].metadata.get("alpha_mode") == "1":
+    if any(name.lower() == "alpha_mode" and value == "1" for name, value in streams[0].metadata.items()):
         raise ValueError(
             f"{path} carries its transparency in a second layer (alpha_mode = 1), which this decoder does not read;"
             f" make images of it: ffmpeg -c:v libvpx-vp9 -i {path.name} frames/%05d.png"
@@ -122,7 +122,10 @@ def _pictures(path: Path, total: int | None, remarks: Remarks) -> Iterator[Pictu
     with path.open("rb") as file, _container(path, file) as container:
         stream = _shown_stream(path, container, remarks)
         aspect = _pixel_aspect(stream)
-        shown = 0
+        shown, last = 0, 0.0
+        # Seconds that the header promises, and that a frame lasts.
+        promised = (container.duration or 0) / av.time_base
+        lasting = float(1 / stream.average_rate) if stream.average_rate else 0.0
         try:
             for frame in container.decode(stream):
                 name = f"frame {shown} of {path.name}"
@@ -130,7 +133,7 @@ def _pictures(path: Path, total: int | None, remarks: Remarks) -> Iterator[Pictu
                 if frame.is_corrupt:
                     raise ValueError(f"{name} is damaged; copy the file again, or cut it before that frame")
                 yield _picture(frame, aspect, name, remarks)
-                shown += 1
+                shown, last = shown + 1, frame.time or 0.0
         except av.error.FFmpegError as error:
             raise ValueError(
                 f"{path} cannot be decoded as a video after {shown} frames ({error}): it is damaged or cut off; give an"
@@ -138,6 +141,8 @@ def _pictures(path: Path, total: int | None, remarks: Remarks) -> Iterator[Pictu
             ) from error
     if total is not None and shown < total:
         remarks.warn(f"{shown} of the {total} frames in the file's index can be shown; the file may be cut off")
+    elif last + 2 * lasting < 0.9 * promised:
+        remarks.warn(f"the frames end after {last:.3g} of {promised:.3g} seconds; the file may be cut off")
 
 
 def _pixel_aspect(stream: VideoStream) -> float:

@@ -41,6 +41,7 @@ class Alphas:
         convolution: alpha of the 3 x 3 convolutions, where kohya's header states another; None else.
         by_root: the scale is alpha / sqrt(rank) (rank-stabilised LoRA) and not alpha / rank.
         dora: the settings say that the adapter is a DoRA.
+        ranks: r of the layers without one of their own, and r by the end of a layer's path, by network; of peft alone.
     """
 
     source: str
@@ -49,19 +50,27 @@ class Alphas:
     convolution: float | None = None
     by_root: Mapping[str, bool] | None = None
     dora: bool = False
+    ranks: Mapping[str, tuple[float, Mapping[str, float]]] | None = None
 
     def of(self, part: str, layer: str, rank: int, convolves: bool) -> float | None:
         """The alpha with which alpha / rank is the layer's scale; None where none is stated."""
-        stated = self.default.get(part)
-        if convolves and self.convolution is not None:
-            stated = self.convolution
-        for name, alpha in self.patterns.get(part, {}).items():
-            if layer == name or layer.endswith(f".{name}"):
-                stated = alpha
-                break
+        default = self.convolution if convolves and self.convolution is not None else self.default.get(part)
+        stated = _chosen(layer, default, self.patterns.get(part, {}))
         if stated is None:
             return None
         return stated * math.sqrt(rank) if (self.by_root or {}).get(part) else stated
+
+    def scale_of_lokr(self, part: str, layer: str) -> float | None:
+        """alpha / r of a LoKr of peft, which scales two whole factors as well; None where peft did not write the file."""
+        stated = _chosen(layer, self.default.get(part), self.patterns.get(part, {}))
+        if stated is None or not self.ranks or part not in self.ranks:
+            return None
+        return stated / _chosen(layer, *self.ranks[part])
+
+
+def _chosen(layer: str, default: float | None, patterns: Mapping[str, float]) -> float | None:
+    """The value of the first pattern that a layer's path ends in."""
+    return next((value for name, value in patterns.items() if layer == name or layer.endswith(f".{name}")), default)
 
 
 def read_alphas(path: Path, metadata: Mapping[str, str]) -> Alphas:
@@ -128,16 +137,19 @@ def _of_peft(path: Path, source: str, text: str) -> Alphas:
     unet_settings = {
         name.removeprefix("unet."): value for name, value in settings.items() if not name.startswith("text_encoder.")
     }
-    default, patterns, by_root, dora = {}, {}, {}, False
+    default, patterns, ranks, by_root, dora = {}, {}, {}, {}, False
     for part, stated in ((UNET, unet_settings), (TEXT_ENCODER, text_settings or unet_settings)):
         _require_plain(path, source, stated)
         default[part] = _alpha(path, source, "lora_alpha", stated.get("lora_alpha", stated.get("alpha")))
-        patterns[part] = _patterns(path, source, stated.get("alpha_pattern"))
+        patterns[part] = _patterns(path, source, "alpha_pattern", stated)
+        rank = _alpha(path, source, "r", stated.get("r"))
+        if rank is not None:
+            ranks[part] = rank, _patterns(path, source, "rank_pattern", stated)
         by_root[part] = _switch(path, source, stated, "use_rslora")
         dora = dora or _switch(path, source, stated, "use_dora")
     if default[UNET] is None and default[TEXT_ENCODER] is None:
         source = "nowhere"
-    return Alphas(source, default, patterns, None, by_root, dora)
+    return Alphas(source, default, patterns, None, by_root, dora, ranks)
 
 
 def _require_plain(path: Path, source: str, settings: Mapping[str, Any]) -> None:
@@ -175,19 +187,20 @@ def _alpha(path: Path, source: str, name: str, value: Any) -> float | None:
     return float(value)
 
 
-def _patterns(path: Path, source: str, stated: Any) -> dict[str, float]:
-    """Layers' names -> alpha. peft reads the keys as regular expressions, which from a file could run for ever."""
+def _patterns(path: Path, source: str, kind: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    """Layers' names -> alpha or rank. peft reads the keys as regular expressions, which from a file could run for ever."""
+    stated = settings.get(kind)
     if stated is None:
         return {}
     if not isinstance(stated, dict):
-        raise ValueError(f"{path}: its settings ({source}) have alpha_pattern = {stated!r}; an object is needed")
+        raise ValueError(f"{path}: its settings ({source}) have {kind} = {stated!r}; an object is needed")
     found = {}
     for key, value in stated.items():
         name = key.removeprefix("^").removesuffix("$").replace("\\.", ".")
         if not _PLAIN_NAME.fullmatch(name):
             raise ValueError(
-                f"{path}: its settings ({source}) have the alpha_pattern {key!r}, a regular expression; only names of layers"
+                f"{path}: its settings ({source}) have the {kind} {key!r}, a regular expression; only names of layers"
                 " are read: save the adapter again with those"
             )
-        found[name] = _alpha(path, source, f"alpha_pattern[{key!r}]", value)
+        found[name] = _alpha(path, source, f"{kind}[{key!r}]", value)
     return found

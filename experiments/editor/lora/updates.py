@@ -73,13 +73,20 @@ def misfits(parts: Mapping[str, torch.Tensor], module: torch.nn.Module) -> list[
     return found
 
 
-def compose(parts: Mapping[str, torch.Tensor], alpha: float | None, module: torch.nn.Module) -> LoraUpdate:
+def compose(
+    parts: Mapping[str, torch.Tensor],
+    alpha: float | None,
+    module: torch.nn.Module,
+    *,
+    lokr_scale: float | None = None,
+) -> LoraUpdate:
     """The update of a layer.
 
     Args:
         parts: the factors by the names of `names.Named`.
         alpha: None where the update has none.
         module: a Linear or Conv2d of the base network.
+        lokr_scale: of a LoKr, where something else than alpha and the factors decides it.
 
     Raises:
         ValueError: factors that do not make an update together, or not one of the layer's shape; a phrase that goes after
@@ -88,6 +95,8 @@ def compose(parts: Mapping[str, torch.Tensor], alpha: float | None, module: torc
     names = frozenset(parts) - _EXTRAS
     rank = stored_rank(parts)
     scale = 1.0 if rank is None or alpha is None else alpha / rank
+    if lokr_scale is not None and any(name.startswith("lokr_") for name in names):
+        scale = lokr_scale
     factor = float(parts["scalar"]) if "scalar" in parts else 1.0
     scale *= factor
     bias = _bias(parts, scale, module)
