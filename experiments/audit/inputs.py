@@ -137,7 +137,7 @@ def _describe_adapter(editor: Editor) -> dict[str, Any]:
     return {
         "parameters": sum(value.numel() for value in editor.adapter_parameters().values()),
         "layers": len(update),
-        "ranks": None if file is None else file.ranks,
+        "ranks": None if file is None or file.composed else file.ranks,
         "alpha_source": None if file is None else file.alpha_source,
         "text_encoder_layers": 0 if file is None else len(file.text_updates),
         "update_norm": math.sqrt(sum(norm**2 for norm in update.values())),

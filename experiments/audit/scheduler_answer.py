@@ -15,8 +15,8 @@ def schedulers_answer(found: Mapping[str, Any]) -> Answer:
     if another:
         verdict = PARTLY if used["formal_inverse"] else NO
         answer = (
-            f"The pipeline samples with {found['stored_class']}, {_said(found['solver'])}. Audited is DDIM on its noise"
-            f" schedule, whose steps {'undo' if used['formal_inverse'] else 'do not undo'} its inversion's."
+            f"The pipeline samples with {found['stored_class']}, {found['solver']}. Audited is DDIM on its noise schedule,"
+            f" whose steps {'undo' if used['formal_inverse'] else 'do not undo'} its inversion's."
         )
     elif as_stored:
         verdict, answer = YES, "For one and the same output of the network every sampling step undoes its inversion step."
@@ -61,10 +61,6 @@ def schedulers_answer(found: Mapping[str, Any]) -> Answer:
         tuple(details),
         "; ".join(dict.fromkeys(mends)),
     )
-
-
-def _said(solver: str) -> str:
-    return solver if solver.startswith("which") else f"{solver}, which this audit does not speak of"
 
 
 def or_dash(value: float | None) -> float | str:

@@ -100,8 +100,8 @@ def _refuse(folder: Path, class_name: str, parts: Mapping[str, str], denoiser: s
         ((what, instead) for pattern, what, instead in _KINDS if re.search(pattern, class_name)),
         ("it is another kind of pipeline", ""),
     )
-    network = f" with a {parts[denoiser]}" if denoiser else " without a denoising network that is known"
+    network = f" on the network {parts[denoiser]}" if denoiser else " without a denoising network that is known"
     raise ValueError(
-        f"{folder} is a {class_name}{network}: {kind}. Nothing is wrong with the folder, but {TAKEN};"
+        f"{folder} holds the pipeline class {class_name}{network}: {kind}. Nothing is wrong with the folder, but {TAKEN};"
         f" {instead or 'give such a pipeline'}"
     )

@@ -64,12 +64,12 @@ class StoredScheduler:
 
     def as_stored(self) -> DDIMScheduler:
         """DDIM with every setting as it was stored."""
-        return DDIMScheduler(**self.settings)
+        return _ddim(self.settings)
 
     def used(self) -> DDIMScheduler:
         """DDIM as the editor uses it: it takes predictions of the noise and clips nothing."""
         changed = {change.name: change.after for change in self.changes}
-        return DDIMScheduler(**{**self.settings, **changed, "prediction_type": "epsilon"})
+        return _ddim({**self.settings, **changed, "prediction_type": "epsilon"})
 
     @property
     def notes(self) -> list[str]:
@@ -77,7 +77,8 @@ class StoredScheduler:
         lines = []
         if self.solver is not None:
             lines.append(
-                f"not audited: the pipeline's solver {self.class_name}, {self.solver}; audited is DDIM on its noise schedule"
+                f"not audited: the pipeline's own sampler {self.class_name}, {self.solver}; audited is DDIM on its noise"
+                " schedule"
             )
         if self.prediction_type != "epsilon":
             lines.append(
@@ -89,6 +90,11 @@ class StoredScheduler:
             for change in self.changes
         ]
         return lines
+
+
+def _ddim(settings: Mapping[str, Any]) -> DDIMScheduler:
+    # What is stated explicitly diffusers hands on to the inverse scheduler, which warns of settings that it lacks.
+    return DDIMScheduler(**{name: value for name, value in settings.items() if name != "thresholding" or value})
 
 
 def interpret(config: Mapping[str, Any], path: Path) -> StoredScheduler:
@@ -112,7 +118,7 @@ def interpret(config: Mapping[str, Any], path: Path) -> StoredScheduler:
     solver = None
     if class_name not in _SAME_SOLVER:
         stochastic = any(part in class_name for part in _STOCHASTIC)
-        solver = "which draws noise in its steps, so that no inversion undoes it" if stochastic else "another solver"
+        solver = "which draws noise in its steps, so that no inversion undoes it" if stochastic else "another solver than DDIM"
     settings = _settings(stated, path, class_name)
     return StoredScheduler(
         class_name, solver, settings["prediction_type"], settings, tuple(_changes(settings, solver is None))
