@@ -12,7 +12,7 @@ WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627
 
 
 def scene(count=4, height=24, width=36):
-    """uint8 (frames, height, width, 3): a red corner and a bar that moves, so that order, turn and colour can be told."""
+    """uint8 (frames, height, width, 3): a red corner and a moving bar, so that order, turn and colour can be told."""
     frames = np.empty((count, height, width, 3), dtype=np.uint8)
     frames[:] = (30, 90, 150)
     frames[:, : height // 3, : width // 4] = (220, 40, 20)
@@ -113,11 +113,13 @@ def png_header(path, width, height):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
 
 
 def sixteen_bit_png(path, values):
-    """A PNG of 16 bits a channel, written here because Pillow does not write colour so; values (height, width, channels)."""
+    """A PNG of 16 bits a channel, which Pillow does not write in colour; values (height, width, channels)."""
     height, width, channels = values.shape
 
     def chunk(name, content):

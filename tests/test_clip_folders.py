@@ -65,7 +65,10 @@ REFUSED = {
         numbered([f"{k}.png" for k in (1, 2, 4, 5)]),
         "numbers are missing in 1 place, between 2.png and 4.png",
     ),
-    "two missing numbers": (numbered([f"{k}.png" for k in (1, 2, 4, 5, 7)]), "missing in 2 places, between 2.png and 4"),
+    "two missing numbers": (
+        numbered([f"{k}.png" for k in (1, 2, 4, 5, 7)]),
+        "missing in 2 places, between 2.png and 4",
+    ),
     "one number twice": (numbered(["1.png", "01.png", "2.png"]), "01.png and 1.png have the same number"),
     "no numbers": (numbered(["first.png", "second.png", "third.png"]), "3 patterns|first.png.*second.png.*third.png"),
     "png and jpg": (numbered(["1.png", "2.png", "3.jpg"]), r"2 types: 2 PNG \(1.png, 2.png\) and 1 JPEG \(3.jpg\)"),
@@ -77,7 +80,10 @@ REFUSED = {
         lambda folder: (write_images(folder, scene()), Image.new("RGB", (9, 24)).save(folder / "frame_002.png")),
         "frame_002.png is 9 x 24 pixels and frame_000.png 36 x 24 pixels",
     ),
-    "an image that is none": (beside({"frame_002.png": b"\x89PNG\r\n\x1a\n" + bytes(20)}), "frame_002.png cannot be decoded"),
+    "an image that is none": (
+        beside({"frame_002.png": b"\x89PNG\r\n\x1a\n" + bytes(20)}),
+        "frame_002.png cannot be decoded",
+    ),
     "a picture of several pages among others": (
         lambda folder: (
             write_images(folder, scene(), "f{}.tif"),
@@ -140,7 +146,9 @@ def test_the_frames_are_those_of_the_files_and_what_was_left_out_is_said(tmp_pat
 
 def test_cropping_and_averaging_are_said(tmp_path):
     folder = write_images(tmp_path / "clip", scene())
-    assert read_clip(folder, size=8).notes[1] == "36 x 24 pixels, cropped to the central 24 x 24, averaged down to 8 x 8"
+    assert (
+        read_clip(folder, size=8).notes[1] == "36 x 24 pixels, cropped to the central 24 x 24, averaged down to 8 x 8"
+    )
     assert read_clip(folder, size=24).notes[1] == "36 x 24 pixels, cropped to the central 24 x 24"
     assert read_clip(folder, size=48).notes[1].endswith("enlarged to 48 x 48")
 

@@ -1,4 +1,4 @@
-"""Images as a viewer shows them: turned, on white, of any depth, in sRGB; stacks and animations are clips of their own."""
+"""Images as a viewer shows them: turned, on white, of any depth, in sRGB; stacks and animations are clips as well."""
 
 import io
 
@@ -115,7 +115,9 @@ class TestFloatingPoint:
         np.testing.assert_array_equal(shown[..., 1], values)
         assert any("floating point" in note for note in clip.notes)
 
-    @pytest.mark.parametrize(("value", "found"), [(255.0, "from 0 to 255"), (-0.5, "from -0.5 to 0"), (np.nan, "not finite")])
+    @pytest.mark.parametrize(
+        ("value", "found"), [(255.0, "from 0 to 255"), (-0.5, "from -0.5 to 0"), (np.nan, "not finite")]
+    )
     def test_other_values_are_refused_with_their_range(self, tmp_path, value, found):
         values = np.zeros((24, 36), np.float32)
         values[3, 3] = value
@@ -157,7 +159,7 @@ class TestColourProfiles:
 
 
 def swapped_primaries():
-    """sRGB's profile with the primaries of red and blue exchanged and another name: a wide-gamut profile in miniature."""
+    """sRGB's profile under another name and with red and blue exchanged: as good as a wide-gamut profile."""
     content = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     content = content.replace(b"s\x00R\x00G\x00B", b"t\x00e\x00s\x00t").replace(b"sRGB", b"test")
     content = content.replace(b"\x00s\x00R\x00G\x00B", b"\x00t\x00e\x00s\x00t")
@@ -173,7 +175,9 @@ ANIMATED = {
 }
 
 
-@pytest.mark.parametrize(("suffix", "in_a_folder"), [(s, f) for s in ANIMATED for f in (False, True) if (s, f) != ("gif", True)])
+@pytest.mark.parametrize(
+    ("suffix", "in_a_folder"), [(s, f) for s in ANIMATED for f in (False, True) if (s, f) != ("gif", True)]
+)
 def test_a_stack_or_animation_is_a_clip(tmp_path, suffix, in_a_folder):
     pages = [Image.fromarray(frame) for frame in scene(5)]
     path = tmp_path / f"clip.{suffix}"

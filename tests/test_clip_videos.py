@@ -1,4 +1,4 @@
-"""Video files as a player shows them: turned, in square pixels, in the colours of their tags; nothing else is opened."""
+"""Video files as a player shows them: turned, in square pixels, in their tags' colours; nothing else is opened."""
 
 import os
 import shutil
@@ -57,9 +57,19 @@ class TestTurns:
             left, top = (min(point[axis] for point in points) for axis in (0, 1))
             turned = turn(picture, *matrix_turn(a, b, c, d))
             assert all(turned[y - top, x - left] == value for (x, y), value in points.items())
-        assert {exif_turn(value) for value in range(1, 9)} == {matrix_turn(*m) for m in [
-            (1, 0, 0, 1), (-1, 0, 0, 1), (-1, 0, 0, -1), (1, 0, 0, -1), (0, 1, 1, 0), (0, 1, -1, 0), (0, -1, -1, 0), (0, -1, 1, 0)
-        ]}
+        assert {exif_turn(value) for value in range(1, 9)} == {
+            matrix_turn(*m)
+            for m in [
+                (1, 0, 0, 1),
+                (-1, 0, 0, 1),
+                (-1, 0, 0, -1),
+                (1, 0, 0, -1),
+                (0, 1, 1, 0),
+                (0, 1, -1, 0),
+                (0, -1, -1, 0),
+                (0, -1, 1, 0),
+            ]
+        }
 
 
 class TestPixels:
@@ -80,7 +90,9 @@ class TestPixels:
         assert clip.notes[1] == "12 x 18 pixels" and clip.frames.shape[1:3] == (18, 12)
 
     def test_training_clips_are_read_as_the_training_read_them_where_their_pixels_are_squares(self):
-        np.testing.assert_array_equal(read_clip(locate_clip("bikes"), size=32, max_frames=9).frames, load_clip("bikes")[:9])
+        np.testing.assert_array_equal(
+            read_clip(locate_clip("bikes"), size=32, max_frames=9).frames, load_clip("bikes")[:9]
+        )
 
 
 class TestColours:
@@ -88,12 +100,18 @@ class TestColours:
     def test_the_stated_matrix_is_used(self, tmp_path, matrix, tag):
         ready = [planes(frame, matrix) for frame in FRAMES]
         path = write_video(
-            tmp_path / "clip.mp4", ready, "libx264", "yuv444p", ready="yuv444p", tags={"colorspace": tag, "color_range": 1}
+            tmp_path / "clip.mp4",
+            ready,
+            "libx264",
+            "yuv444p",
+            ready="yuv444p",
+            tags={"colorspace": tag, "color_range": 1},
         )
         assert np.abs(levels(read_clip(path)) - FRAMES).max() <= 2
 
     @pytest.mark.parametrize(
-        ("size", "matrix"), [((480, 640), "bt601"), ((576, 720), "bt601"), ((720, 1280), "bt709"), ((1080, 608), "bt709")]
+        ("size", "matrix"),
+        [((480, 640), "bt601"), ((576, 720), "bt601"), ((720, 1280), "bt709"), ((1080, 608), "bt709")],
     )
     def test_without_a_stated_matrix_hd_is_bt709(self, tmp_path, size, matrix):
         frames = [np.full((*size, 3), (200, 60, 20), np.uint8)] * 2

@@ -17,7 +17,17 @@ from experiments.editor.lora.names import Names
 pytestmark = [pytest.mark.usefixtures("single_thread"), pytest.mark.filterwarnings("ignore")]
 
 RANK, ALPHA = 3, 6.0
-UNET_LAYERS = ("to_q", "to_k", "to_out.0", "ff.net.2", "proj_in", "conv1", "conv2", "time_emb_proj", "downsamplers.0.conv")
+UNET_LAYERS = (
+    "to_q",
+    "to_k",
+    "to_out.0",
+    "ff.net.2",
+    "proj_in",
+    "conv1",
+    "conv2",
+    "time_emb_proj",
+    "downsamplers.0.conv",
+)
 TEXT_LAYERS = ("q_proj", "out_proj", "fc1")
 
 
@@ -51,7 +61,9 @@ def kohya(pairs, alpha, prefix="lora_unet_", rename=lambda name: name):
 
 
 def peft(pairs, prefix="unet."):
-    return {f"{prefix}{name}.lora_{x}.weight": t for name, pair in pairs.items() for x, t in zip("AB", pair, strict=True)}
+    return {
+        f"{prefix}{name}.lora_{x}.weight": t for name, pair in pairs.items() for x, t in zip("AB", pair, strict=True)
+    }
 
 
 def dotted(pairs, infix, prefix="unet."):
@@ -74,7 +86,9 @@ def processors(pairs):
 def original_names(unet):
     """diffusers' path -> the original UNet's."""
     known = Names(unet, None)._unet
-    return {path: name for name, path in known.items() if name.startswith(("input", "middle", "output")) and "." in name}
+    return {
+        path: name for name, path in known.items() if name.startswith(("input", "middle", "output")) and "." in name
+    }
 
 
 def header(**settings):
@@ -84,8 +98,12 @@ def header(**settings):
 def magnitudes(unet, pairs, seed=4):
     generator = torch.Generator().manual_seed(seed)
     return {
-        f"unet.{name}.lora_magnitude_vector": 0.5
-        + torch.rand(1, len(up), 1, 1, generator=generator)[(slice(None),) * 2 if down.ndim == 4 else (0, slice(None), 0, 0)]
+        f"unet.{name}.lora_magnitude_vector": (
+            0.5
+            + torch.rand(1, len(up), 1, 1, generator=generator)[
+                (slice(None),) * 2 if down.ndim == 4 else (0, slice(None), 0, 0)
+            ]
+        )
         for name, (down, up) in pairs.items()
     }
 
@@ -137,20 +155,31 @@ CASES = {
                 "unet.r": RANK,
                 "unet.lora_alpha": ALPHA,
                 "unet.target_modules": list(ATTENTION),
-                "unet.alpha_pattern": {"attn2.to_k": 1.5, "^down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": 9},
+                "unet.alpha_pattern": {
+                    "attn2.to_k": 1.5,
+                    "^down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": 9,
+                },
             }
         ),
     ),
     "rank-stabilised": lambda u, t: (
         peft(factors(u, ATTENTION)),
         header(
-            **{"unet.r": RANK, "unet.lora_alpha": ALPHA, "unet.target_modules": list(ATTENTION), "unet.use_rslora": True}
+            **{
+                "unet.r": RANK,
+                "unet.lora_alpha": ALPHA,
+                "unet.target_modules": list(ATTENTION),
+                "unet.use_rslora": True,
+            }
         ),
     ),
     "bias": lambda u, t: (
         {
             **peft(factors(u, ("ff.net.2",))),
-            **{f"unet.{name}.lora_B.bias": 0.3 * torch.arange(len(m.weight)) for name, m in layers(u, "ff.net.2").items()},
+            **{
+                f"unet.{name}.lora_B.bias": 0.3 * torch.arange(len(m.weight))
+                for name, m in layers(u, "ff.net.2").items()
+            },
         },
         None,
     ),
@@ -260,7 +289,10 @@ def test_lokr_of_diffusers_is_that_of_its_loader(tmp_path):
         }
     save_file(tensors, tmp_path / "lokr.safetensors")
     theirs, _ = of_diffusers(
-        None, tokens, latents, lambda pipe: pipe.unet.load_lora_adapter(load_file(tmp_path / "lokr.safetensors"), prefix="unet")
+        None,
+        tokens,
+        latents,
+        lambda pipe: pipe.unet.load_lora_adapter(load_file(tmp_path / "lokr.safetensors"), prefix="unet"),
     )
     editor.load_adapter(tmp_path / "lokr.safetensors")
     with editor.adapters(True):

@@ -32,7 +32,9 @@ def read(pipeline, tmp_path):
         path = tmp_path / "adapter_model.safetensors"
         save_file({name: torch.as_tensor(tensor).contiguous() for name, tensor in tensors.items()}, path, metadata)
         if settings is not None:
-            (tmp_path / "adapter_config.json").write_text(settings if isinstance(settings, str) else json.dumps(settings))
+            (tmp_path / "adapter_config.json").write_text(
+                settings if isinstance(settings, str) else json.dumps(settings)
+            )
         return read_lora_file(path, pipeline.unet, pipeline.text_encoder)
 
     return read_it
@@ -55,7 +57,9 @@ class TestFormulas:
 
     def test_lora_of_a_convolution_in_tucker_form(self, read):
         down, mid, up = drawn(2, 8, 1, 1), drawn(2, 2, 3, 3), drawn(8, 2, 1, 1)
-        file = read(keys(CONVOLUTION, lora_down__weight=down, lora_mid__weight=mid, lora_up__weight=up, alpha=torch.tensor(3.0)))
+        file = read(
+            keys(CONVOLUTION, lora_down__weight=down, lora_mid__weight=mid, lora_up__weight=up, alpha=torch.tensor(3.0))
+        )
         expected = np.zeros((8, 8, 3, 3))
         for p in range(2):
             for q in range(2):
@@ -93,9 +97,7 @@ class TestFormulas:
         down, up = drawn(2, into, *kernel), drawn(out, 2, *[1] * len(kernel))
         # Where outputs and inputs are of one number, only the shape of the scale tells the two apart.
         scale = drawn(out, *[1] * (base.ndim - 1)) if axis == "output" else drawn(1, into, *[1] * len(kernel))
-        file = read(
-            keys(name, lora_down__weight=down, lora_up__weight=up, dora_scale=scale, alpha=torch.tensor(4.0))
-        )
+        file = read(keys(name, lora_down__weight=down, lora_up__weight=up, dora_scale=scale, alpha=torch.tensor(4.0)))
         merged = base + 2 * torch.einsum("op,pi...->oi...", up.flatten(1).double(), down.double())
         for row in range(out if axis == "output" else into):
             part = merged[row] if axis == "output" else merged[:, row]
@@ -185,7 +187,10 @@ class TestAlpha:
             ({"lora_alpha": 1, "use_rslora": "yes"}, "use_rslora = 'yes'; true or false"),
             ({"lora_alpha": 1, "use_dora": True}, r"is a DoRA \(use_dora\), and .* has no magnitude"),
             ({"lora_alpha": 1, "peft_type": "BOFT"}, "peft_type = 'BOFT'; read are LORA, LOHA, LOKR"),
-            ({"lora_alpha": 1, "init_lora_weights": "pissa_niter_4"}, "with which training changed the base weights too"),
+            (
+                {"lora_alpha": 1, "init_lora_weights": "pissa_niter_4"},
+                "with which training changed the base weights too",
+            ),
             ({"lora_alpha": 1, "alora_invocation_tokens": [1, 2]}, "an activated LoRA"),
         ],
     )
@@ -202,10 +207,15 @@ ONE = torch.ones(2, 2)
 NAMED = {
     # case: (names of the tensors, what the message says)
     "motion LoRA": (
-        ["down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.lora_A.weight"],
+        [
+            "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.to_q.lora_A.weight"
+        ],
         "a motion LoRA or motion module of AnimateDiff",
     ),
-    "motion module": (["down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"], "motion module of AnimateDiff"),
+    "motion module": (
+        ["down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"],
+        "motion module of AnimateDiff",
+    ),
     "Flux, diffusers": (
         ["transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight"],
         "a LoRA of a diffusion transformer",

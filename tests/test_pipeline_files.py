@@ -1,4 +1,4 @@
-"""Pipeline folders of other people: what is taken is what their own tools load, what is not is named before it is loaded."""
+"""Pipeline folders of other people: what is taken is what their own tools load; what is not is named beforehand."""
 
 import json
 import shutil
@@ -67,10 +67,19 @@ def transformer(class_name, network):
 
 REFUSED = {
     # case: (what makes the folder, what the message says)
-    "Flux": (transformer("FluxPipeline", "FluxTransformer2DModel"), "FluxPipeline on .* FluxTransformer2DModel: .*velocity"),
-    "SD3": (transformer("StableDiffusion3Pipeline", "SD3Transformer2DModel"), "StableDiffusion3Pipeline on .* velocity"),
+    "Flux": (
+        transformer("FluxPipeline", "FluxTransformer2DModel"),
+        "FluxPipeline on .* FluxTransformer2DModel: .*velocity",
+    ),
+    "SD3": (
+        transformer("StableDiffusion3Pipeline", "SD3Transformer2DModel"),
+        "StableDiffusion3Pipeline on .* velocity",
+    ),
     "Wan": (transformer("WanPipeline", "WanTransformer3DModel"), "WanPipeline on .*WanTransformer3DModel"),
-    "CogVideoX": (transformer("CogVideoXPipeline", "CogVideoXTransformer3DModel"), "CogVideoXPipeline on .*joint tokens"),
+    "CogVideoX": (
+        transformer("CogVideoXPipeline", "CogVideoXTransformer3DModel"),
+        "CogVideoXPipeline on .*joint tokens",
+    ),
     "an unknown class": (transformer("MyPipeline", "MyNet"), "MyPipeline on the network MyNet: it is another kind"),
     "AnimateDiff": (
         index(_class_name="AnimateDiffPipeline", unet=["diffusers", "UNetMotionModel"]),
@@ -89,7 +98,10 @@ REFUSED = {
         "two text encoders and time ids",
     ),
     "LCM by its class": (index(_class_name="LatentConsistencyModelPipeline"), "guidance embedding"),
-    "LCM by its UNet": (unet(time_cond_proj_dim=32), "unet/config.json has time_cond_proj_dim = 32: .* a guidance embedding"),
+    "LCM by its UNet": (
+        unet(time_cond_proj_dim=32),
+        "unet/config.json has time_cond_proj_dim = 32: .* a guidance embedding",
+    ),
     "class labels": (unet(num_class_embeds=7), "has num_class_embeds = 7: the UNet takes class labels"),
     "class embedding": (unet(class_embed_type="timestep"), "has class_embed_type = 'timestep', a second conditioning"),
     "IP-Adapter": (unet(encoder_hid_dim_type="ip_image_proj"), "has encoder_hid_dim_type = 'ip_image_proj'"),
@@ -114,15 +126,27 @@ REFUSED = {
         lambda folder: (folder / "model_index.json").write_text("[" * 200000),
         "model_index.json is no JSON file",
     ),
-    "flow matching": (another("FlowMatchEulerDiscreteScheduler", shift=3.0), "FlowMatchEulerDiscreteScheduler: flow matching"),
+    "flow matching": (
+        another("FlowMatchEulerDiscreteScheduler", shift=3.0),
+        "FlowMatchEulerDiscreteScheduler: flow matching",
+    ),
     "flow sigmas": (
         another("DPMSolverMultistepScheduler", **SCHEDULE, use_flow_sigmas=True, prediction_type="flow_prediction"),
         "DPMSolverMultistepScheduler: flow matching",
     ),
     "preconditioned": (another("EDMEulerScheduler"), "EDMEulerScheduler': its network is preconditioned"),
-    "an unknown scheduler": (scheduler(_class_name="MyScheduler"), "'MyScheduler', a scheduler that diffusers .* does not know"),
-    "another class of diffusers": (scheduler(_class_name="AutoencoderKL"), "'AutoencoderKL', a scheduler that diffusers"),
-    "a schedule of DDPM": (scheduler(beta_schedule="sigmoid"), "beta_schedule = 'sigmoid', which DDIMScheduler does not have"),
+    "an unknown scheduler": (
+        scheduler(_class_name="MyScheduler"),
+        "'MyScheduler', a scheduler that diffusers .* does not know",
+    ),
+    "another class of diffusers": (
+        scheduler(_class_name="AutoencoderKL"),
+        "'AutoencoderKL', a scheduler that diffusers",
+    ),
+    "a schedule of DDPM": (
+        scheduler(beta_schedule="sigmoid"),
+        "beta_schedule = 'sigmoid', which DDIMScheduler does not have",
+    ),
     "a number that is text": (scheduler(beta_end="0.012"), "beta_end = '0.012'; a finite number"),
     "an infinite number": (scheduler(beta_end=float("inf")), "beta_end = inf; a finite number"),
     "timesteps without end": (scheduler(num_train_timesteps=10**6), "num_train_timesteps = 1000000; at most 100000"),
@@ -130,7 +154,10 @@ REFUSED = {
     "too few betas": (scheduler(trained_betas=[0.1, 0.2]), "trained_betas = 2 of them; a list of 1000"),
     "a switch that is a number": (scheduler(clip_sample=1), "clip_sample = 1; true or false"),
     "an unknown prediction": (scheduler(prediction_type="score"), "prediction_type = 'score'; one of epsilon"),
-    "an unknown spacing": (scheduler(timestep_spacing="log"), "timestep_spacing = 'log'; leading, trailing or linspace"),
+    "an unknown spacing": (
+        scheduler(timestep_spacing="log"),
+        "timestep_spacing = 'log'; leading, trailing or linspace",
+    ),
 }
 
 
@@ -165,44 +192,44 @@ NOTED = {
     "clipping": (
         scheduler(clip_sample=True),
         [
-            "scheduler: clip_sample = True is taken as False: a clipped step has no inverse (a StableDiffusionPipeline of"
-            " diffusers changes it as well)"
+            "scheduler: clip_sample = True is taken as False: a clipped step has no inverse (a StableDiffusionPipeline"
+            " of diffusers changes it as well)"
         ],
     ),
     "linspace": (
         scheduler(timestep_spacing="linspace"),
         [
-            "scheduler: timestep_spacing = 'linspace' is taken as 'leading': diffusers' inverse scheduler has no such spacing,"
-            " so these are not the timesteps that the pipeline samples"
+            "scheduler: timestep_spacing = 'linspace' is taken as 'leading': diffusers' inverse scheduler has no such"
+            " spacing, so these are not the timesteps that the pipeline samples"
         ],
     ),
     "trailing": (scheduler(timestep_spacing="trailing"), []),
     "v-prediction": (
         scheduler(prediction_type="v_prediction"),
         [
-            "scheduler: the network predicts 'v_prediction', which is converted to noise at every evaluation (x_t, t), as DDIM"
-            " sampling does"
+            "scheduler: the network predicts 'v_prediction', which is converted to noise at every evaluation (x_t, t),"
+            " as DDIM sampling does"
         ],
     ),
     "Euler": (
         another("EulerDiscreteScheduler", **SCHEDULE, timestep_spacing="leading", steps_offset=1),
         [
-            "not audited: the pipeline's own sampler EulerDiscreteScheduler, another solver than DDIM; audited is DDIM on its"
-            " noise schedule"
+            "not audited: the pipeline's own sampler EulerDiscreteScheduler, another solver than DDIM; audited is DDIM"
+            " on its noise schedule"
         ],
     ),
     "Euler ancestral": (
         another("EulerAncestralDiscreteScheduler", **SCHEDULE, timestep_spacing="leading", steps_offset=1),
         [
-            "not audited: the pipeline's own sampler EulerAncestralDiscreteScheduler, which draws noise in its steps, so that"
-            " no inversion undoes it; audited is DDIM on its noise schedule"
+            "not audited: the pipeline's own sampler EulerAncestralDiscreteScheduler, which draws noise in its steps,"
+            " so that no inversion undoes it; audited is DDIM on its noise schedule"
         ],
     ),
     "LCM's scheduler on an ordinary UNet": (
         another("LCMScheduler", **DDIM),
         [
-            "not audited: the pipeline's own sampler LCMScheduler, which draws noise in its steps, so that no inversion undoes"
-            " it; audited is DDIM on its noise schedule"
+            "not audited: the pipeline's own sampler LCMScheduler, which draws noise in its steps, so that no inversion"
+            " undoes it; audited is DDIM on its noise schedule"
         ],
     ),
 }

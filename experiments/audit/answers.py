@@ -121,8 +121,8 @@ def _well_posed(records: Sequence[Mapping[str, Any]], clip: Mapping[str, Any]) -
     elif clip["equal"]:
         verdict, mend = PARTLY, "drop the repeated frames"
         answer = (
-            f"It is, but {len(clip['equal'])} of {clip['shape'][0] - 1} neighbouring pairs of frames are equal to half a"
-            f" step of 8 bits, the first frames {clip['equal'][0]} and {clip['equal'][0] + 1}: the loss measures the"
+            f"It is, but {len(clip['equal'])} of {clip['shape'][0] - 1} neighbouring pairs of frames are equal to"
+            f" half a step of 8 bits, the first frames {clip['equal'][0]} and {clip['equal'][0] + 1}: the loss measures the"
             " repetition."
         )
     else:

@@ -84,7 +84,8 @@ def _require_one_evaluation(editor: Editor, latents: torch.Tensor) -> None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the UNet cannot be evaluated on a latent of {tuple(latents.shape[1:])} with this prompt ({reason}): its"
-            " configuration asks for something else than a Stable Diffusion pipeline gives, or the size does not suit it"
+            " configuration asks for something else than a Stable Diffusion pipeline gives, or the size does not"
+            " suit it"
         ) from error
 
 
@@ -113,8 +114,10 @@ def clip(context: "Context") -> None:
         "sha256": digest_array(frames),
         "has_autoencoder": editor.pipeline.vae is not None,
         "decoding_error": pixel_error(decoded, frames),
-        "unet_parameters": sum(weight.numel() for weight in editor.pipeline.unet.parameters())
-        - sum(weight.numel() for name, weight in parameters.items() if not name.startswith("tokens.")),
+        "unet_parameters": (
+            sum(weight.numel() for weight in editor.pipeline.unet.parameters())
+            - sum(weight.numel() for name, weight in parameters.items() if not name.startswith("tokens."))
+        ),
         "adapter": adapter,
         "notes": notes,
         "warnings": [*warnings, *read.warnings],
@@ -151,8 +154,8 @@ def _weight_text(adapter: Mapping[str, Any]) -> str:
     ratio = adapter["update_norm"] / adapter["weight_norm"] if adapter["weight_norm"] else math.inf
     ranks = "" if adapter["ranks"] is None else f", ranks {', '.join(map(str, adapter['ranks']))}"
     return (
-        f"adapter: {adapter['layers']} layers of the UNet{ranks}; ||update|| = {adapter['update_norm']:.4g} is {ratio:.3g}"
-        " times ||W|| of these layers"
+        f"adapter: {adapter['layers']} layers of the UNet{ranks}; ||update|| = {adapter['update_norm']:.4g} is"
+        f" {ratio:.3g} times ||W|| of these layers"
     )
 
 
@@ -164,8 +167,8 @@ def _weigh(adapter: Mapping[str, Any]) -> list[str]:
         return ["the adapter changes nothing: its update is zero in every layer of the UNet (was it trained?)"]
     if adapter["update_norm"] > adapter["weight_norm"]:
         return [
-            f"the adapter's update is larger than the weights that it updates (||update|| = {adapter['update_norm']:.4g},"
-            f" ||W|| = {adapter['weight_norm']:.4g}): is its alpha right?"
+            "the adapter's update is larger than the weights that it updates (||update|| ="
+            f" {adapter['update_norm']:.4g}, ||W|| = {adapter['weight_norm']:.4g}): is its alpha right?"
         ]
     return []
 
@@ -186,9 +189,11 @@ def schedulers(context: "Context") -> None:
         "changed": [asdict(change) for change in found.changes],
         "solver": found.solver,
         "prediction_type": found.prediction_type,
-        "stored": None
-        if found.solver is not None
-        else _scheduler_values(audit_schedulers(found.as_stored(), num_steps=settings.num_steps)),
+        "stored": (
+            None
+            if found.solver is not None
+            else _scheduler_values(audit_schedulers(found.as_stored(), num_steps=settings.num_steps))
+        ),
         "used": _scheduler_values(audit_schedulers(used, num_steps=settings.num_steps)),
     }
 

@@ -1,4 +1,6 @@
-"""What an audit measures, one function per stored result (the first, on clip and schedulers, are in `inputs`). Networks run in the dtype asked for, bounds in float64.
+"""What an audit measures, one function per stored result; those on clip and schedulers are in `inputs`.
+
+Networks run in the dtype asked for, bounds in float64.
 
     clip -> inversion of each network -> round trips, fixed-point iterations, edit
                                       -> features, sharpness
@@ -6,7 +8,6 @@
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

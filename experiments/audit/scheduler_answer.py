@@ -15,11 +15,14 @@ def schedulers_answer(found: Mapping[str, Any]) -> Answer:
     if another:
         verdict = PARTLY if used["formal_inverse"] else NO
         answer = (
-            f"The pipeline samples with {found['stored_class']}, {found['solver']}. Audited is DDIM on its noise schedule,"
-            f" whose steps {'undo' if used['formal_inverse'] else 'do not undo'} its inversion's."
+            f"The pipeline samples with {found['stored_class']}, {found['solver']}. Audited is DDIM on its noise"
+            f" schedule, whose steps {'undo' if used['formal_inverse'] else 'do not undo'} its inversion's."
         )
     elif as_stored:
-        verdict, answer = YES, "For one and the same output of the network every sampling step undoes its inversion step."
+        verdict, answer = (
+            YES,
+            "For one and the same output of the network every sampling step undoes its inversion step.",
+        )
     elif used["formal_inverse"]:
         verdict = PARTLY
         answer = "As the audit and the editor use them they do; as the pipeline's files have them they do not."
@@ -28,8 +31,8 @@ def schedulers_answer(found: Mapping[str, Any]) -> Answer:
     details = []
     if found["prediction_type"] != "epsilon":
         details.append(
-            f"The network predicts {found['prediction_type']!r}; the audit converts it to noise at every evaluation (x_t, t),"
-            " which is what DDIM sampling does with it, and inverts with that."
+            f"The network predicts {found['prediction_type']!r}; the audit converts it to noise at every evaluation"
+            " (x_t, t), which is what DDIM sampling does with it, and inverts with that."
         )
     details += [
         f"Changed on loading: {change['name']} from {change['before']!r} to {change['after']!r}; {change['reason']}."

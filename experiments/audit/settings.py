@@ -58,7 +58,7 @@ class AuditSettings:
         if self.adapter is not None and not Path(self.adapter).exists():
             raise ValueError(f"adapter {self.adapter}: there is no such file; give a LoRA's safetensors file")
         if self.adapter is not None and not (Path(self.adapter).is_file() or Path(self.adapter).is_dir()):
-            raise ValueError(f"adapter {self.adapter} is a pipe or a device, which may never end; give a safetensors file")
+            raise ValueError(f"adapter {self.adapter} is a pipe or a device, which may never end; give a file")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is unknown; one of {', '.join(DTYPES)} is needed")
         if not 0 <= self.seed <= MAX_SEED:

@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from experiments.editor.adapters import (
-    add_lora,
     adapted_weight_norms,
+    add_lora,
     lora_enabled,
     lora_is_enabled,
     lora_parameters,

@@ -1,8 +1,8 @@
 """LoRA files of other programs, read into one form and put into a UNet and its text encoder.
 
 Read are the key formats of peft, diffusers, kohya and LyCORIS (see `lora.names`) and the updates that diffusers, kohya
-and LyCORIS make of them (see `lora.updates`). Where diffusers loads a file too, the update is that of diffusers; what it
-drops or reads otherwise is said in `LoraFile.warnings`. Only safetensors are read.
+and LyCORIS make of them (see `lora.updates`). Where diffusers loads a file too, the update is that of diffusers; what
+it drops or reads otherwise is said in `LoraFile.warnings`. Only safetensors are read.
 """
 
 import os
@@ -83,7 +83,7 @@ def find_lora_file(path: str | os.PathLike[str]) -> Path:
     if path.suffix in PICKLED:
         raise ValueError(
             f"{path} is pickled; pickled weights can run code and are not read: convert them with"
-            f" python -c \"import torch; from safetensors.torch import save_file; save_file({{name: value.contiguous()"
+            f' python -c "import torch; from safetensors.torch import save_file; save_file({{name: value.contiguous()'
             f" for name, value in torch.load('{path}', weights_only=True).items()}},"
             f" '{path.with_suffix('.safetensors')}')\""
         )
@@ -102,9 +102,9 @@ def read_lora_file(
         unet, text_encoder: without an adapter; without a text encoder, weights of one are left out with a warning.
 
     Raises:
-        ValueError: see `find_lora_file`; no safetensors file, nothing in it that can be applied (the message says what it
-            is), a weight that is not finite, two adapters, or weights that do not fit: the message says how many do and
-            names the first that does not, in the order of the file's names.
+        ValueError: see `find_lora_file`; no safetensors file, nothing in it that can be applied (the message says what
+            it is), a weight that is not finite, two adapters, or weights that do not fit: the message says how many do
+            and names the first that does not, in the order of the file's names.
     """
     path = find_lora_file(path)
     metadata, tensors = _read(path)
@@ -245,12 +245,15 @@ def _matched(
         factors, keys = found.parts.setdefault(place, {}), found.keys.setdefault(place, {})
         if named.factor in factors and len(adapters) < 2:
             raise ValueError(
-                f"{path}: {keys[named.factor]} and {key} both state {named.factor} of {named.layer}; give one adapter a file"
+                f"{path}: {keys[named.factor]} and {key} both state {named.factor} of {named.layer}; give one adapter a"
+                " file"
             )
         factors[named.factor], keys[named.factor] = tensor, key
         found.matched += 1
     if len(adapters) > 1:
-        raise ValueError(f"{path} holds {len(adapters)} adapters, {', '.join(sorted(adapters))}; give one adapter a file")
+        raise ValueError(
+            f"{path} holds {len(adapters)} adapters, {', '.join(sorted(adapters))}; give one adapter a file"
+        )
     misshapen = [
         (found.keys[place][name], reason)
         for place, factors in found.parts.items()
@@ -277,15 +280,15 @@ def _require_all(path: Path, found: _Found, kind: str | None) -> None:
     no_unet = not found.strangers and not any(part == UNET for part, _ in found.parts)
     if no_unet or all(map(key_names.belongs_to_text_encoder, keys)):
         raise ValueError(
-            f"{path}: 0 of {found.total + found.ignored} LoRA weights are the UNet's, the first, {min(keys, default='all')},"
-            " belongs to a text encoder; give a LoRA of the UNet"
+            f"{path}: 0 of {found.total + found.ignored} LoRA weights are the UNet's, the first,"
+            f" {min(keys, default='all')}, belongs to a text encoder; give a LoRA of the UNet"
         )
     if found.strangers:
         hint = f"the file looks like {kind}" if kind else "load it into the pipeline it was trained on"
         key, reason = found.strangers[0]
         raise ValueError(
-            f"{path}: {found.matched} of {found.total} LoRA weights match the pipeline, and the first that does not, {key},"
-            f" {reason}; {hint}"
+            f"{path}: {found.matched} of {found.total} LoRA weights match the pipeline, and the first that does not,"
+            f" {key}, {reason}; {hint}"
         )
 
 
@@ -313,8 +316,9 @@ def _composed(
     except ValueError as error:
         name = f"{layer} of the {'UNet' if part == UNET else 'text encoder'}"
         raise ValueError(
-            f"{path}: {found.matched} of {found.total} LoRA weights match the pipeline by name, and the first layer that"
-            f" cannot be put together, {name}, {error}; load it into the pipeline it was trained on, or save it again"
+            f"{path}: {found.matched} of {found.total} LoRA weights match the pipeline by name, and the first layer"
+            f" that cannot be put together, {name}, {error}; load it into the pipeline it was trained on, or save it"
+            " again"
         ) from error
 
 
@@ -329,16 +333,16 @@ def _remarks(file: LoraFile, found: _Found, alphas: Alphas, without: int) -> tup
         warnings.append(f"{found.ignored} weights of the text encoder were left out: only the UNet's are applied")
     if without == count:
         warnings.append(
-            "no alpha is stated in the file or beside it: it is taken equal to the rank, as diffusers does; an adapter trained"
-            " with another has an update that is alpha / rank times this one"
+            "no alpha is stated in the file or beside it: it is taken equal to the rank, as diffusers does; an adapter"
+            " trained with another has an update that is alpha / rank times this one"
         )
     elif without:
         warnings.append(f"{without} of {count} layers have no alpha: theirs is taken equal to the rank")
     if file.alpha_source == "ss_network_alpha":
         alpha = alphas.default[UNET]
         warnings.append(
-            f"the layers have no alpha of their own; alpha = {alpha:g} is read from ss_network_alpha in the file's header,"
-            " which diffusers does not read: it takes alpha = rank"
+            f"the layers have no alpha of their own; alpha = {alpha:g} is read from ss_network_alpha in the file's"
+            " header, which diffusers does not read: it takes alpha = rank"
         )
     if any("dora_scale" in factors for factors in found.parts.values()):
         warnings.append("dora_scale is applied as LyCORIS does; diffusers drops it and loads a plain LoRA")

@@ -35,7 +35,7 @@ def exif_turn(orientation: int) -> tuple[bool, bool, bool]:
 def matrix_turn(a: float, b: float, c: float, d: float) -> tuple[bool, bool, bool] | None:
     """What `turn` does for a display matrix of ISO 14496-12; None where it is no turn by right angles.
 
-        (x', y') = (a x + c y, b x + d y),  x to the right and y down
+    (x', y') = (a x + c y, b x + d y),  x to the right and y down
     """
     entries = [abs(value) for value in (a, b, c, d)]
     if entries[0] == entries[3] > 0 and entries[1] == entries[2] == 0:
@@ -84,7 +84,7 @@ def whole(values: np.ndarray, white: int, aspect: float) -> np.ndarray:
 
 
 def area_weights(start: float, length: float, count: int, size: int) -> np.ndarray:
-    """(size, count): the part of new pixel i that old pixel j covers, where the new ones divide [start, start + length].
+    """(size, count): the part of new pixel i that old pixel j covers; the new ones divide [start, start + length].
 
     Rows sum to one.
     """

@@ -1,4 +1,4 @@
-"""Images through Pillow, as a viewer shows them: orientation, transparency, bit depth, palettes, colour profiles, pages.
+"""Images through Pillow, as a viewer shows them: orientation, transparency, depth, palettes, colour profiles, pages.
 
 A picture that Pillow would silently cut to 8 bits (16 bits a channel in colour) is decoded by FFmpeg instead.
 """
@@ -131,8 +131,9 @@ def _values(image: Image.Image, file: Path, remarks: Remarks) -> tuple[np.ndarra
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         if not np.isfinite(values).all() or low < 0 or high > 1:
             raise ValueError(
-                f"{file} holds floating-point values from {low:.6g} to {high:.6g} ({np.count_nonzero(~np.isfinite(values))}"
-                " not finite); no viewer agrees on their white: rescale them to [0, 1]"
+                f"{file} holds floating-point values from {low:.6g} to {high:.6g}"
+                f" ({np.count_nonzero(~np.isfinite(values))} not finite); no viewer agrees on their white: rescale them"
+                " to [0, 1]"
             )
         remarks.note("floating point: taken as they are, 1 being white")
         return np.repeat(values[..., None], 3, axis=2), 1
@@ -183,8 +184,8 @@ def _in_srgb(image: Image.Image, file: Path, remarks: Remarks) -> Image.Image:
     if not profile:
         if gamma and not image.info.get("srgb") and abs(gamma / _SRGB_GAMMA - 1) > 0.05:
             remarks.warn(
-                f"{file.name} states a gamma of {gamma:.4g}, which is not applied (most viewers ignore it); convert it to"
-                " sRGB"
+                f"{file.name} states a gamma of {gamma:.4g}, which is not applied (most viewers ignore it); convert it"
+                " to sRGB"
             )
         return image
     if _is_srgb(profile) or image.mode not in ("RGB", "RGBA", "CMYK", "L"):

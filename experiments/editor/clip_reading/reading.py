@@ -48,8 +48,8 @@ def read_clip(
     """Decodes a clip, one frame at a time.
 
     Args:
-        path: a video file that FFmpeg decodes (mp4, mov, webm, gif, ..), an animated WebP, PNG, AVIF or TIFF stack, or a
-            folder with one series of images (see `folders.find_series`).
+        path: a video file that FFmpeg decodes (mp4, mov, webm, gif, ..), an animated WebP, PNG or AVIF, a TIFF stack,
+            or a folder with one series of images (see `folders.find_series`).
         size: crop every frame, as it is shown, to its central square and average it down to size x size, as
             `clips.resize_area` does; None keeps the frames as they are, in square pixels.
         max_frames: stop after this many frames.
@@ -76,8 +76,10 @@ def read_clip(
                 f"{path}: {picture.name} is {_size_text(picture)} and {first.name} {_size_text(first)}; frames of one"
                 " clip have one size: remove it, or bring them to one size"
             )
-        shown = whole(picture.values, picture.white, picture.aspect) if size is None else fit(
-            picture.values, picture.white, picture.aspect, size
+        shown = (
+            whole(picture.values, picture.white, picture.aspect)
+            if size is None
+            else fit(picture.values, picture.white, picture.aspect, size)
         )
         frames.append(shown)
         times.append(picture.time)
@@ -103,9 +105,7 @@ def open_clip(path: Path, remarks: Remarks) -> Source:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}: no such file or folder ({error}); give a video file or a folder of images"
-        ) from None
+        raise ValueError(f"{path}: no such file or folder ({error}); give a video file or a folder of images") from None
     if stat.S_ISDIR(mode):
         series = find_series(path)
         for text in series.notes:
@@ -138,8 +138,8 @@ def _require_memory(path: Path, picture: Picture, size: int | None, total: int |
     need = min(known) * width * height * 3 * np.dtype(np.float32).itemsize
     if need > MAX_BYTES:
         raise ValueError(
-            f"{path}: {min(known)} frames of {width} x {height} pixels need {need / 2**30:.1f} GiB, and {MAX_BYTES >> 30}"
-            " are taken at most; take fewer frames or a smaller size"
+            f"{path}: {min(known)} frames of {width} x {height} pixels need {need / 2**30:.1f} GiB, and"
+            f" {MAX_BYTES >> 30} are taken at most; take fewer frames or a smaller size"
         )
 
 

@@ -87,9 +87,7 @@ def _container(path: Path, file) -> av.container.InputContainer:
 def _shown_stream(path: Path, container: av.container.InputContainer, remarks: Remarks | None) -> VideoStream:
     """The stream that a player shows: not the cover picture, the first of several."""
     streams = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & av.stream.Disposition.attached_pic
+        stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
     ]
     if not streams:
         raise ValueError(f"{path} holds no video stream; give a video file")
@@ -104,7 +102,7 @@ def _shown_stream(path: Path, container: av.container.InputContainer, remarks: R
 
 
 def _count_packets(path: Path) -> int | None:
-    """The number of packets with data, which is that of the frames; None above `MOST_PACKETS` or where it is damaged."""
+    """The number of packets with data, which is that of the frames; None above `MOST_PACKETS` or if damaged."""
     with path.open("rb") as file, _container(path, file) as container:
         stream = _shown_stream(path, container, None)
         count = 0
@@ -159,8 +157,12 @@ def _picture(frame: VideoFrame, aspect: float, name: str, remarks: Remarks) -> P
     has_alpha = frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
     wide = bits > 8 and frame.format.name != "pal8"
     if frame.format.name.endswith(("f32le", "f32be", "f16le", "f16be")):
-        raise ValueError(f"{name} has floating-point pixels ({frame.format.name}), whose white no tag states; convert it")
-    layout = ("rgba" if has_alpha else "rgb") + (("64le" if has_alpha else "48le") if wide else ("" if has_alpha else "24"))
+        raise ValueError(
+            f"{name} has floating-point pixels ({frame.format.name}), whose white no tag states; convert it"
+        )
+    layout = ("rgba" if has_alpha else "rgb") + (
+        ("64le" if has_alpha else "48le") if wide else ("" if has_alpha else "24")
+    )
     values = frame.to_ndarray(format=layout, src_colorspace=matrix)
     white = 65535 if wide else 255
     if wide:
@@ -170,7 +172,9 @@ def _picture(frame: VideoFrame, aspect: float, name: str, remarks: Remarks) -> P
             remarks.note("transparent pixels are laid on white, as browsers show them")
         values = on_white(values, white)
     if frame.interlaced_frame:
-        remarks.warn("the frames are interlaced and are taken as they are: deinterlace the video first (ffmpeg -vf bwdif)")
+        remarks.warn(
+            "the frames are interlaced and are taken as they are: deinterlace the video first (ffmpeg -vf bwdif)"
+        )
     if aspect != 1:
         remarks.note(f"pixels of {aspect:.4g} : 1 are stretched to squares")
     matrix_data = frame.side_data.get("DISPLAYMATRIX")
@@ -184,8 +188,8 @@ def _matrix(frame: VideoFrame, name: str, remarks: Remarks) -> Colorspace | None
     stated, transfer, primaries = int(frame.colorspace), int(frame.color_trc), int(frame.color_primaries)
     if stated not in _MATRICES:
         raise ValueError(
-            f"{name} has matrix coefficients {stated} (ITU-T H.273), which are not converted; make an ordinary video of it"
-            " first"
+            f"{name} has matrix coefficients {stated} (ITU-T H.273), which are not converted; make an ordinary video of"
+            " it first"
         )
     if transfer in _HDR:
         remarks.warn(
@@ -194,12 +198,16 @@ def _matrix(frame: VideoFrame, name: str, remarks: Remarks) -> Colorspace | None
         )
     elif primaries in _WIDE_GAMUT:
         remarks.warn(
-            f"the colours are tagged {_WIDE_GAMUT[primaries]} and are taken as if they were BT.709; a player shows them more"
-            " saturated"
+            f"the colours are tagged {_WIDE_GAMUT[primaries]} and are taken as if they were BT.709; a player shows them"
+            " more saturated"
         )
     elif transfer == 8:
         remarks.warn("the video is tagged as linear light and is taken as it is; a player shows it brighter")
-    if stated != _UNSPECIFIED or frame.format.is_rgb or frame.format.name in ("gray", "gray10le", "gray12le", "gray16le"):
+    if (
+        stated != _UNSPECIFIED
+        or frame.format.is_rgb
+        or frame.format.name in ("gray", "gray10le", "gray12le", "gray16le")
+    ):
         return None
     if frame.width >= 1280 or frame.height > 576:
         remarks.note("no colour matrix is stated: BT.709 is taken, as players do for HD")
@@ -207,9 +215,7 @@ def _matrix(frame: VideoFrame, name: str, remarks: Remarks) -> Colorspace | None
     return None
 
 
-def _turned(
-    values: np.ndarray, aspect: float, matrix: bytes, name: str, remarks: Remarks
-) -> tuple[np.ndarray, float]:
+def _turned(values: np.ndarray, aspect: float, matrix: bytes, name: str, remarks: Remarks) -> tuple[np.ndarray, float]:
     # a b u, c d v, x y w: 16.16 fixed point, of which u, v, w play no part in a turn (ISO 14496-12, 8.3.2).
     a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
     how = matrix_turn(a, b, c, d)

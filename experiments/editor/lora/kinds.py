@@ -10,9 +10,11 @@ _KINDS = (
         "a motion LoRA or motion module of AnimateDiff, which changes a motion adapter and not this UNet",
         "it is not audited",
     ),
-    (r"controlnet_cond_embedding|controlnet_down_blocks|^control_model\.|^lora_controlnet$", "a ControlNet", (
-        "it is not audited: the UNet is, without it"
-    )),
+    (
+        r"controlnet_cond_embedding|controlnet_down_blocks|^control_model\.|^lora_controlnet$",
+        "a ControlNet",
+        "it is not audited: the UNet is, without it",
+    ),
     (r"^(ip_adapter|image_proj)\b", "an IP-Adapter", "it is not audited: the UNet is, without it"),
     (
         r"^(emb_params|string_to_param|clip_[lg]|<[^>]+>)$",
@@ -31,12 +33,22 @@ _KINDS = (
         "give a LoRA of this UNet",
     ),
     (r"lora_te2_|^text_encoder_2\.", "a LoRA of SDXL, which has a second text encoder", "give a LoRA of this UNet"),
-    (r"oft_(blocks|diag|r)\b|boft_", "an OFT, an orthogonal transformation of the weights", "it is not read; give a LoRA"),
+    (
+        r"oft_(blocks|diag|r)\b|boft_",
+        "an OFT, an orthogonal transformation of the weights",
+        "it is not read; give a LoRA",
+    ),
     (r"ia3_l|\.on_input$", "an (IA)^3, which scales activations", "it is not read; give a LoRA"),
-    (r"\.[ab][12]\.weight$|vera_lambda|hra_|fourierft|vblora|randlora|bone_|\.w_norm$|\.b_norm$", (
-        "an adapter of a kind that is not read (GLoRA, VeRA, HRA, FourierFT, trained norms or the like)"
-    ), "give a LoRA, LoHa, LoKr, DoRA or full difference"),
-    (r"^(encoder|decoder)\.(down_blocks|up_blocks|mid_block)\.", "an autoencoder", "put it into the pipeline's vae folder"),
+    (
+        r"\.[ab][12]\.weight$|vera_lambda|hra_|fourierft|vblora|randlora|bone_|\.w_norm$|\.b_norm$",
+        "an adapter of a kind that is not read (GLoRA, VeRA, HRA, FourierFT, trained norms or the like)",
+        "give a LoRA, LoHa, LoKr, DoRA or full difference",
+    ),
+    (
+        r"^(encoder|decoder)\.(down_blocks|up_blocks|mid_block)\.",
+        "an autoencoder",
+        "put it into the pipeline's vae folder",
+    ),
 )
 
 
@@ -51,8 +63,8 @@ def name_kind(keys: Iterable[str], unet_keys: Iterable[str]) -> str | None:
     own = set(unet_keys)
     if keys and 2 * sum(key.removeprefix("unet.") in own for key in keys) > len(keys):
         return (
-            "a whole UNet and no adapter: put it as unet/diffusion_pytorch_model.safetensors into a copy of the pipeline's"
-            " folder, and give that as --pipeline"
+            "a whole UNet and no adapter: put it as unet/diffusion_pytorch_model.safetensors into a copy of the"
+            " pipeline's folder, and give that as --pipeline"
         )
     for pattern, what, remedy in _KINDS:
         if any(re.search(pattern, key) for key in keys):

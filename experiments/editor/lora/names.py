@@ -34,7 +34,7 @@ _UNET_PREFIXES = (
 _TEXT_PREFIXES = ("text_encoder.", "lora_te1_", "lora_te_", "lycoris_te_")
 _SECOND_TEXT_ENCODER = ("text_encoder_2.", "lora_te2_")
 _FACTORS = (
-    # (pattern of the end of a key, what it is replaced by in the path, name of the factor or None for the pattern's own)
+    # (pattern of the end of a key, its replacement in the path, name of the factor or None for the pattern's own)
     (re.compile(r"\.processor\.(?P<layer>to_[qkv])_lora\.(?P<factor>down|up)\.weight$"), r".\g<layer>", None),
     (re.compile(r"\.processor\.to_out_lora\.(?P<factor>down|up)\.weight$"), ".to_out.0", None),
     (re.compile(r"\.to_(?P<layer>[qkv]|out)_lora\.(?P<factor>down|up)\.weight$"), r".\g<layer>_proj", None),

@@ -1,9 +1,9 @@
 """The alpha of every layer of a LoRA file, from wherever it is stated; all of it is another program's text, so checked.
 
-    in the keys            <layer>.alpha (kohya, LyCORIS)
-    beside the file        adapter_config.json (peft)
-    in the file's header   "lora_adapter_metadata" (diffusers), "ss_network_alpha" (kohya)
-    nowhere                alpha is taken equal to the rank, as diffusers does
+in the keys            <layer>.alpha (kohya, LyCORIS)
+beside the file        adapter_config.json (peft)
+in the file's header   "lora_adapter_metadata" (diffusers), "ss_network_alpha" (kohya)
+nowhere                alpha is taken equal to the rank, as diffusers does
 """
 
 import json
@@ -61,7 +61,7 @@ class Alphas:
         return stated * math.sqrt(rank) if (self.by_root or {}).get(part) else stated
 
     def scale_of_lokr(self, part: str, layer: str) -> float | None:
-        """alpha / r of a LoKr of peft, which scales two whole factors as well; None where peft did not write the file."""
+        """alpha / r of a LoKr of peft, which scales two whole factors too; None where peft did not write the file."""
         stated = _chosen(layer, self.default.get(part), self.patterns.get(part, {}))
         if stated is None or not self.ranks or part not in self.ranks:
             return None
@@ -132,7 +132,9 @@ def _of_peft(path: Path, source: str, text: str) -> Alphas:
         raise ValueError(f"{path}: its settings ({source}) are a {found}, not an object; save it again")
     # diffusers puts the settings of both networks side by side, under their names.
     text_settings = {
-        name.removeprefix("text_encoder."): value for name, value in settings.items() if name.startswith("text_encoder.")
+        name.removeprefix("text_encoder."): value
+        for name, value in settings.items()
+        if name.startswith("text_encoder.")
     }
     unet_settings = {
         name.removeprefix("unet."): value for name, value in settings.items() if not name.startswith("text_encoder.")
@@ -159,21 +161,23 @@ def _require_plain(path: Path, source: str, settings: Mapping[str, Any]) -> None
     for name, (harmless, meaning) in _FORWARD_CHANGED.items():
         if name in settings and settings[name] not in harmless:
             raise ValueError(
-                f"{path}: its settings ({source}) have {name} = {settings[name]!r}, {meaning}, which is no fixed update of the"
-                " weights and is not read; give a plain LoRA"
+                f"{path}: its settings ({source}) have {name} = {settings[name]!r}, {meaning}, which is no fixed update"
+                " of the weights and is not read; give a plain LoRA"
             )
     start = settings.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGES_THE_WEIGHTS):
         raise ValueError(
-            f"{path}: its settings ({source}) have init_lora_weights = {start!r}, with which training changed the base weights"
-            " too; convert it with peft (save_pretrained(.., path_initial_model_for_weight_conversion=..))"
+            f"{path}: its settings ({source}) have init_lora_weights = {start!r}, with which training changed the base"
+            " weights too; convert it with peft (save_pretrained(.., path_initial_model_for_weight_conversion=..))"
         )
 
 
 def _switch(path: Path, source: str, settings: Mapping[str, Any], name: str) -> bool:
     value = settings.get(name)
     if value is not None and not isinstance(value, bool):
-        raise ValueError(f"{path}: its settings ({source}) have {name} = {value!r}; true or false is needed: save it again")
+        raise ValueError(
+            f"{path}: its settings ({source}) have {name} = {value!r}; true or false is needed: save it again"
+        )
     return bool(value)
 
 
@@ -182,13 +186,14 @@ def _alpha(path: Path, source: str, name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < abs(value) < math.inf:
         raise ValueError(
-            f"{path}: its settings ({source}) have {name} = {value!r}; a finite number other than 0 is needed: save it again"
+            f"{path}: its settings ({source}) have {name} = {value!r}; a finite number other than 0 is needed: save it"
+            " again"
         )
     return float(value)
 
 
 def _patterns(path: Path, source: str, kind: str, settings: Mapping[str, Any]) -> dict[str, float]:
-    """Layers' names -> alpha or rank. peft reads the keys as regular expressions, which from a file could run for ever."""
+    """Layers' names -> alpha or rank. As regular expressions, which peft takes them for, they could run for ever."""
     stated = settings.get(kind)
     if stated is None:
         return {}

@@ -6,7 +6,7 @@ With W the layer's weight, r the number of rows of down, s = alpha / r, and * th
     LoRA of a convolution in  s sum_pq up[:, p] mid[p, q] down[q, :]
     Tucker form (LoCon)
     LoHa                      s (w1_a w1_b) * (w2_a w2_b), or with cores t1, t2 in Tucker form  (arXiv 2108.06098)
-    LoKr                      s w1 (x) w2, the Kronecker product, each whole or a product w_a w_b; s = 1 if both are whole
+    LoKr                      s w1 (x) w2 (Kronecker), each whole or a product w_a w_b; s = 1 if both are whole
     DoRA                      m V / ||V|| - W,  V = W + s up down                               (arXiv 2402.09353)
     full difference           diff
 
@@ -89,8 +89,8 @@ def compose(
         lokr_scale: of a LoKr, where something else than alpha and the factors decides it.
 
     Raises:
-        ValueError: factors that do not make an update together, or not one of the layer's shape; a phrase that goes after
-            the layer's name.
+        ValueError: factors that do not make an update together, or not one of the layer's shape; a phrase that goes
+            after the layer's name.
     """
     names = frozenset(parts) - _EXTRAS
     rank = stored_rank(parts)
@@ -103,7 +103,9 @@ def compose(
     if names == LORA:
         down, up = (_shaped(parts[name], name, module) for name in ("down", "up"))
         if len(down) != up.shape[1]:
-            raise ValueError(f"has down of rank {len(down)} and up of rank {up.shape[1]} and not both factors of one rank")
+            raise ValueError(
+                f"has down of rank {len(down)} and up of rank {up.shape[1]} and not both factors of one rank"
+            )
         return LoraUpdate(down, up, factor * (len(down) if alpha is None else alpha), bias)
     kind, delta = _delta(parts, names, scale, module)
     return _as_factors(delta, bias, kind)
@@ -119,7 +121,9 @@ def _delta(
     if names in ({*LORA, "magnitude"}, {*LORA, "dora_scale"}):
         down, up = (_shaped(wide[name], name, module) for name in ("down", "up"))
         if len(down) != up.shape[1]:
-            raise ValueError(f"has down of rank {len(down)} and up of rank {up.shape[1]} and not both factors of one rank")
+            raise ValueError(
+                f"has down of rank {len(down)} and up of rank {up.shape[1]} and not both factors of one rank"
+            )
         update = scale * torch.tensordot(up.flatten(1), down, dims=1)
         return "DoRA", _decomposed(update, wide.get("magnitude", wide.get("dora_scale")), module, "magnitude" in wide)
     if names == {"diff"}:
@@ -135,7 +139,9 @@ def _einsum(formula: str, *operands: torch.Tensor) -> torch.Tensor:
     try:
         return torch.einsum(formula, *operands)
     except RuntimeError:
-        raise ValueError(f"has factors {', '.join(str(tuple(part.shape)) for part in operands)} that do not fit") from None
+        raise ValueError(
+            f"has factors {', '.join(str(tuple(part.shape)) for part in operands)} that do not fit"
+        ) from None
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -187,7 +193,9 @@ def _decomposed(
     else:
         axes, shape = list(range(1, weight.ndim)), (-1, 1)
     if magnitude.numel() != weight.shape[shape.index(-1)]:
-        raise ValueError(f"has a magnitude of shape {tuple(magnitude.shape)}, which fits neither side of {tuple(weight.shape)}")
+        raise ValueError(
+            f"has a magnitude of shape {tuple(magnitude.shape)}, which fits neither side of {tuple(weight.shape)}"
+        )
     norm = torch.linalg.vector_norm(merged, dim=axes, keepdim=True)
     if (norm == 0).any():
         raise ValueError("is a DoRA whose direction W + (alpha / rank) B A has a row of zeros")
@@ -197,7 +205,9 @@ def _decomposed(
 def _checked(delta: torch.Tensor, module: torch.nn.Module) -> torch.Tensor:
     shape = module.weight.shape
     if delta.numel() != shape.numel() or len(delta) != shape[0]:
-        raise ValueError(f"makes an update of shape {tuple(delta.shape)}, which does not fit the layer's {tuple(shape)}")
+        raise ValueError(
+            f"makes an update of shape {tuple(delta.shape)}, which does not fit the layer's {tuple(shape)}"
+        )
     return delta.reshape(shape)
 
 

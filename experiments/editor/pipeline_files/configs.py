@@ -111,8 +111,8 @@ def _require_prompt_alone(unet: Mapping[str, Any], path: Path) -> None:
         value = unet.get(option)
         if value is not None and value != harmless:
             raise ValueError(
-                f"{path} has {option} = {value!r}, a second conditioning; this editor drives a UNet by timestep and prompt"
-                " alone: use a Stable Diffusion 1 or 2 pipeline"
+                f"{path} has {option} = {value!r}, a second conditioning; this editor drives a UNet by timestep and"
+                " prompt alone: use a Stable Diffusion 1 or 2 pipeline"
             )
     for option, what in (
         ("time_cond_proj_dim", "a guidance embedding, as latent consistency models (LCM) have it"),
@@ -121,8 +121,8 @@ def _require_prompt_alone(unet: Mapping[str, Any], path: Path) -> None:
     ):
         if unet.get(option) is not None:
             raise ValueError(
-                f"{path} has {option} = {unet[option]!r}: the UNet takes {what}, which its own pipeline always gives it and"
-                " this editor does not; use a Stable Diffusion 1 or 2 pipeline"
+                f"{path} has {option} = {unet[option]!r}: the UNet takes {what}, which its own pipeline always gives it"
+                " and this editor does not; use a Stable Diffusion 1 or 2 pipeline"
             )
 
 
@@ -156,8 +156,8 @@ def _require_channels(unet: Mapping[str, Any], path: Path, channels: int, latent
     if outputs != channels:
         learned = " (a learned variance beside the noise)" if outputs == 2 * channels else ""
         raise ValueError(
-            f"{path} has out_channels = {outputs}{learned} and in_channels = {channels}; a UNet that predicts the noise alone"
-            " is needed"
+            f"{path} has out_channels = {outputs}{learned} and in_channels = {channels}; a UNet that predicts the noise"
+            " alone is needed"
         )
 
 
@@ -170,8 +170,9 @@ def _require_text_width(unet: Mapping[str, Any], path: Path, folder: Path) -> No
             raise ValueError(f"{path} has cross_attention_dim = {stated!r}; an integer above 0 is needed: {_COPY}")
         if value != width:
             raise ValueError(
-                f"{path} has cross_attention_dim = {value} and {text_path} hidden_size = {width}: the UNet's cross-attention"
-                " and the text encoder must have one width, so the two are not of one model; put both from the same one"
+                f"{path} has cross_attention_dim = {value} and {text_path} hidden_size = {width}: the UNet's"
+                " cross-attention and the text encoder must have one width, so the two are not of one model; put both"
+                " from the same one"
             )
 
 

@@ -28,9 +28,11 @@ _KINDS = (
         "its UNet takes a guidance embedding and its solver draws noise",
         "give the Stable Diffusion folder that it was distilled from",
     ),
-    (r"Flux|StableDiffusion3|SD3|Wan|LTX|HunyuanVideo|Mochi|Sana|Lumina|Qwen|AuraFlow|ZImage|HiDream|Chroma|Cosmos", (
-        "it is a transformer trained by flow matching: it predicts a velocity, and its noise levels are not DDIM's"
-    ), ""),
+    (
+        r"Flux|StableDiffusion3|SD3|Wan|LTX|HunyuanVideo|Mochi|Sana|Lumina|Qwen|AuraFlow|ZImage|HiDream|Chroma|Cosmos",
+        "it is a transformer trained by flow matching: it predicts a velocity, and its noise levels are not DDIM's",
+        "",
+    ),
     (r"CogVideoX|PixArt|Hunyuan|Allegro|Latte|CogView|EasyAnimate", "it is a transformer over joint tokens", ""),
 )
 
@@ -102,6 +104,6 @@ def _refuse(folder: Path, class_name: str, parts: Mapping[str, str], denoiser: s
     )
     network = f" on the network {parts[denoiser]}" if denoiser else " without a denoising network that is known"
     raise ValueError(
-        f"{folder} holds the pipeline class {class_name}{network}: {kind}. Nothing is wrong with the folder, but {TAKEN};"
-        f" {instead or 'give such a pipeline'}"
+        f"{folder} holds the pipeline class {class_name}{network}: {kind}. Nothing is wrong with the folder, but"
+        f" {TAKEN}; {instead or 'give such a pipeline'}"
     )

@@ -77,13 +77,13 @@ class StoredScheduler:
         lines = []
         if self.solver is not None:
             lines.append(
-                f"not audited: the pipeline's own sampler {self.class_name}, {self.solver}; audited is DDIM on its noise"
-                " schedule"
+                f"not audited: the pipeline's own sampler {self.class_name}, {self.solver}; audited is DDIM on its"
+                " noise schedule"
             )
         if self.prediction_type != "epsilon":
             lines.append(
-                f"scheduler: the network predicts {self.prediction_type!r}, which is converted to noise at every evaluation"
-                " (x_t, t), as DDIM sampling does"
+                f"scheduler: the network predicts {self.prediction_type!r}, which is converted to noise at every"
+                " evaluation (x_t, t), as DDIM sampling does"
             )
         lines += [
             f"scheduler: {change.name} = {change.before!r} is taken as {change.after!r}: {change.reason}"
@@ -118,7 +118,11 @@ def interpret(config: Mapping[str, Any], path: Path) -> StoredScheduler:
     solver = None
     if class_name not in _SAME_SOLVER:
         stochastic = any(part in class_name for part in _STOCHASTIC)
-        solver = "which draws noise in its steps, so that no inversion undoes it" if stochastic else "another solver than DDIM"
+        solver = (
+            "which draws noise in its steps, so that no inversion undoes it"
+            if stochastic
+            else "another solver than DDIM"
+        )
     settings = _settings(stated, path, class_name)
     return StoredScheduler(
         class_name, solver, settings["prediction_type"], settings, tuple(_changes(settings, solver is None))
@@ -132,14 +136,14 @@ def _defaults(class_name: str, path: Path) -> dict[str, Any]:
     known = getattr(diffusers, class_name, None)
     if not (inspect.isclass(known) and issubclass(known, diffusers.SchedulerMixin)):
         raise ValueError(
-            f"{path} has _class_name = {class_name!r}, a scheduler that diffusers {diffusers.__version__} does not know; its"
-            " noise schedule cannot be read"
+            f"{path} has _class_name = {class_name!r}, a scheduler that diffusers {diffusers.__version__} does not"
+            " know; its noise schedule cannot be read"
         )
     parameters = inspect.signature(known.__init__).parameters
     if "EDM" in class_name or "beta_schedule" not in parameters or "sigma_data" in parameters:
         raise ValueError(
-            f"{path} has _class_name = {class_name!r}: its network is preconditioned or its noise levels are no betas, and"
-            " this editor is about networks that predict eps, v or the sample on a schedule of betas; use a Stable"
+            f"{path} has _class_name = {class_name!r}: its network is preconditioned or its noise levels are no betas,"
+            " and this editor is about networks that predict eps, v or the sample on a schedule of betas; use a Stable"
             " Diffusion 1 or 2 pipeline"
         )
     return {
@@ -151,8 +155,8 @@ def _defaults(class_name: str, path: Path) -> dict[str, Any]:
 
 def _flow(path: Path, class_name: str) -> str:
     return (
-        f"{path} is a {class_name}: flow matching. The network predicts a velocity and there are no betas, so neither DDIM nor"
-        " its inversion is defined for it; use a pipeline whose UNet predicts eps or v"
+        f"{path} is a {class_name}: flow matching. The network predicts a velocity and there are no betas, so neither"
+        " DDIM nor its inversion is defined for it; use a pipeline whose UNet predicts eps or v"
     )
 
 
@@ -169,7 +173,9 @@ def _settings(stated: Mapping[str, Any], path: Path, class_name: str) -> dict[st
         )
     steps = whole_number(stated, "num_train_timesteps", path, 1000)
     if steps > _MOST_TIMESTEPS:
-        raise ValueError(f"{path} has num_train_timesteps = {steps}; at most {_MOST_TIMESTEPS} are read, 1000 are usual")
+        raise ValueError(
+            f"{path} has num_train_timesteps = {steps}; at most {_MOST_TIMESTEPS} are read, 1000 are usual"
+        )
     if trained is not None:
         if not isinstance(trained, list) or len(trained) != steps:
             found = f"{len(trained)} of them" if isinstance(trained, list) else repr(trained)
@@ -202,10 +208,14 @@ def _changes(settings: Mapping[str, Any], is_ddim: bool) -> list[Change]:
     for name in ("clip_sample", "thresholding"):
         if settings[name]:
             reason = "a clipped step has no inverse" + (
-                " (a StableDiffusionPipeline of diffusers changes it as well)" if name == "clip_sample" and is_ddim else ""
+                " (a StableDiffusionPipeline of diffusers changes it as well)"
+                if name == "clip_sample" and is_ddim
+                else ""
             )
             found.append(Change(name, True, False, reason))
     if settings["timestep_spacing"] == "linspace":
-        reason = "diffusers' inverse scheduler has no such spacing, so these are not the timesteps that the pipeline samples"
+        reason = (
+            "diffusers' inverse scheduler has no such spacing, so these are not the timesteps that the pipeline samples"
+        )
         found.append(Change("timestep_spacing", "linspace", "leading", reason))
     return found
