@@ -113,10 +113,10 @@ class TestAudit:
 
     def test_other_scheduler_is_said(self, audited):
         schedulers = next(answer for answer in audited[0]["answers"] if answer["id"] == "schedulers")
-        assert any("PNDMScheduler" in line for line in schedulers["details"])
-        # A PNDM configuration says nothing about clipping, and diffusers' default clips.
-        assert schedulers["verdict"] == "partly"
-        assert any("clip_sample from True to False" in line for line in schedulers["details"])
+        assert "samples with PNDMScheduler, another solver" in schedulers["answer"] and schedulers["verdict"] == "partly"
+        # A PNDM scheduler clips nothing, so nothing was changed.
+        assert not any("clip_sample" in line for line in schedulers["details"])
+        assert any("not audited: the pipeline's solver PNDMScheduler" in line for line in audited[0]["clip"]["notes"])
 
     @pytest.mark.parametrize("name", ["round_trip", "round_trip_off", "round_trip_mismatch", "round_trip_guided"])
     def test_bounds_hold(self, audited, name):
@@ -242,11 +242,12 @@ class TestFeatures:
             {"layer": name, "timestep": 1, **measure.describe_features(values)}
             for name, values in (("one", reduced), ("two", zero), ("three", parallel))
         ]
-        answer = answers._well_posed(records)
+        moving = {"still": False, "equal": [], "warnings": [], "shape": [4, 8, 8, 3]}
+        answer = answers._well_posed(records, moving)
         assert answer.verdict == "partly" and "2 of 3" in answer.answer
         assert any(line.startswith("two, timestep 1: frame 2") for line in answer.details)
-        assert answers._well_posed(records[1:2]).verdict == "no"
-        assert answers._step_size(records[1:2]).verdict == "no"
+        assert answers._well_posed(records[1:2], moving).verdict == "no"
+        assert answers._step_size(records[1:2], moving).verdict == "no"
 
 
 @pytest.fixture

@@ -94,7 +94,9 @@ class TestFormats:
 
     def test_alpha_keys_of_kohya_and_text_encoder_weights(self, written, tmp_path):
         _, latents, eps = written
-        tensors = {"lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(1, 1)}
+        stem = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+        tensors = {f"{stem}.lora_down.weight": torch.ones(1, 16), f"{stem}.lora_up.weight": torch.zeros(32, 1)}
+        tensors[f"{stem}.alpha"] = torch.tensor(1.0)
         for module, (down, up) in modules_of(written).items():
             stem = f"lora_unet_{module.replace('.', '_')}"
             tensors |= {
@@ -105,7 +107,7 @@ class TestFormats:
         save_file(tensors, tmp_path / "lora.safetensors")
         found, editor = prediction(tmp_path / "lora.safetensors", latents)
         np.testing.assert_allclose(found, eps, rtol=0, atol=1e-12)
-        assert editor.lora_file.alpha_source == "keys" and editor.lora_file.ignored == 1
+        assert editor.lora_file.alpha_source == "keys" and list(editor.lora_file.text_updates) == ["encoder.layers.0.mlp.fc1"]
 
     def test_processor_keys_of_old_diffusers(self, written, tmp_path):
         editor = Editor(stable_diffusion_pipeline())
@@ -169,11 +171,11 @@ class TestRefusals:
 
     def test_variants_of_lora(self, changed):
         line, _ = changed(lambda tensors: tensors.update({"unet.mid_block.dora_scale": torch.ones(1)}))
-        assert "unet.mid_block.dora_scale, is no weight of a plain LoRA" in line
+        assert "unet.mid_block.dora_scale, names a layer that this UNet does not have" in line
         line, _ = changed(
             lambda tensors: None, {"lora_adapter_metadata": json.dumps({"use_dora": True, "lora_alpha": 1})}
         )
-        assert "is a DoRA" in line
+        assert "says that it is a DoRA (use_dora)" in line and "has no magnitude" in line
 
     def test_values(self, changed):
         def spoil(tensors):

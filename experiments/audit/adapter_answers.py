@@ -3,14 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.audit.answer import ESTIMATED, MEASURED, NO, USUAL_WEIGHT, YES, Answer
+from experiments.audit.answer import ESTIMATED, MEASURED, NO, STILL, UNKNOWN, USUAL_WEIGHT, YES, Answer
 from experiments.audit.settings import AuditSettings
 from experiments.report.numbers import short_number
 from experiments.studies import Number
 
 
-def adapter_step(settings: AuditSettings, found: Mapping[str, Any]) -> Answer:
+QUESTION = "Which learning rate is safe for the adapter's parameters?"
+
+
+def adapter_step(settings: AuditSettings, found: Mapping[str, Any], clip: Mapping[str, Any]) -> Answer:
     """Which learning rate is safe: the smallest number that is known, and why the others differ."""
+    if found["not_measured"] or clip["still"]:
+        reason = found["not_measured"] or STILL
+        return Answer("adapter-step", QUESTION, f"Not answered. {reason}", UNKNOWN, (), ("C2.gauss-newton",))
     levels = found["levels"]
     sharpest = max(levels, key=lambda level: level["sharpness"])
     safe = [level["largest_safe_step"] for level in levels if level["tried"]]
@@ -44,7 +50,7 @@ def adapter_step(settings: AuditSettings, found: Mapping[str, Any]) -> Answer:
         )
     return Answer(
         "adapter-step",
-        "Which learning rate is safe for the adapter's parameters?",
+        QUESTION,
         answer,
         verdict,
         tuple(numbers),

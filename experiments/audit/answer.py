@@ -18,6 +18,7 @@ KINDS = {
 INVISIBLE = 0.5
 """A pixel error below half a step of 8 bits rounds away."""
 USUAL_WEIGHT = 0.01
+STILL = "The clip is still: no frame differs from the next by more than half a step of 8 bits."
 
 YES, NO, PARTLY, UNKNOWN = "yes", "no", "partly", "not asked"
 

@@ -18,11 +18,13 @@ from experiments.audit.answer import (
     NO,
     PARTLY,
     PROVED,
+    STILL,
     UNKNOWN,
     YES,
     Answer,
 )
 from experiments.audit.measure import largest_contributions
+from experiments.audit.scheduler_answer import schedulers_answer
 from experiments.audit.settings import AuditSettings
 from experiments.report.numbers import short_number
 from experiments.studies import Number
@@ -37,10 +39,10 @@ def answer_all(settings: AuditSettings, values: Mapping[str, Any]) -> list[dict[
         values: the JSON values of every stored result, by name.
     """
     answers = [
-        _well_posed(values["features"]),
-        _step_size(values["features"]),
-        adapter_step(settings, values["sharpness"]),
-        _schedulers(values["schedulers"]),
+        _well_posed(values["features"], values["clip"]),
+        _step_size(values["features"], values["clip"]),
+        adapter_step(settings, values["sharpness"], values["clip"]),
+        schedulers_answer(values["schedulers"]),
         _round_trip(settings, values["round_trip"], values["clip"]),
         _fixed_point(values),
         *([_adapter_mismatch(values)] if "round_trip_mismatch" in values else []),
@@ -67,7 +69,7 @@ def _where(record: Mapping[str, Any]) -> str:
     return f"{record['layer']}, timestep {record['timestep']}"
 
 
-def _well_posed(records: Sequence[Mapping[str, Any]]) -> Answer:
+def _well_posed(records: Sequence[Mapping[str, Any]], clip: Mapping[str, Any]) -> Answer:
     broken = [record for record in records if record["problem"]]
     flat = [record for record in records if record["flat"] and not record["problem"]]
     dead = [record for record in records if record["pixels"]["dead"]]
@@ -105,14 +107,25 @@ def _well_posed(records: Sequence[Mapping[str, Any]]) -> Answer:
         for record in dead
     ]
     details += [f"{_where(record)}, per pixel: {record['pixels']['flat']}" for record in flat_pixels]
+    details += [warning[0].upper() + warning[1:] + "." for warning in clip["warnings"]]
     count = len(records)
-    if broken or flat:
+    if clip["still"]:
+        verdict, mend = NO, "give a clip in which something moves"
+        answer = f"{STILL} What temporal loss there is measures rounding and coding noise."
+    elif broken or flat:
         verdict = NO if len(broken) + len(flat) == count else PARTLY
         answer = f"{len(broken) + len(flat)} of {count} layers and timesteps have no temporal loss to train on."
         mend = "leave those layers out with --layers, drop the frames named, or regularise the norms (C1.regularised)"
     elif dead or flat_pixels:
         verdict, answer = PARTLY, "With cosines over whole frames it is; with cosines per pixel it is not everywhere."
         mend = "compare whole frames, or regularise the norms (C1.regularised)"
+    elif clip["equal"]:
+        verdict, mend = PARTLY, "drop the repeated frames"
+        answer = (
+            f"It is, but {len(clip['equal'])} of {clip['shape'][0] - 1} neighbouring pairs of frames are equal to"
+            f" half a step of 8 bits, the first frames {clip['equal'][0]} and {clip['equal'][0] + 1}: the loss measures the"
+            " repetition."
+        )
     else:
         verdict, mend = YES, ""
         answer = f"In all {count} layers and timesteps it is, with cosines over frames and per pixel."
@@ -128,9 +141,11 @@ def _well_posed(records: Sequence[Mapping[str, Any]]) -> Answer:
     )
 
 
-def _step_size(records: Sequence[Mapping[str, Any]]) -> Answer:
+def _step_size(records: Sequence[Mapping[str, Any]], clip: Mapping[str, Any]) -> Answer:
     alive = [record for record in records if not record["problem"]]
     question = "Which step size is safe for gradient descent on the features?"
+    if clip["still"]:
+        return Answer("step-size", question, f"None. {STILL}", NO, (), ("C1.stated",))
     if not alive:
         return Answer("step-size", question, "None: no layer has a temporal loss.", NO, (), ("C1.stated",))
     proved = min(alive, key=lambda record: record["proved_step"])
@@ -167,52 +182,6 @@ def _step_size(records: Sequence[Mapping[str, Any]]) -> Answer:
             "of that size may leave the region where it holds.",
         ),
     )
-
-
-def _schedulers(found: Mapping[str, Any]) -> Answer:
-    stored, used = found["stored"], found["used"]
-    verdict = YES if stored["formal_inverse"] and not stored["mismatches"] else PARTLY if used["formal_inverse"] else NO
-    if verdict == YES:
-        answer = "For one and the same output of the network every sampling step undoes its inversion step."
-    elif verdict == PARTLY:
-        answer = "As the audit and the editor use them they do; as the pipeline's files have them they do not."
-    else:
-        answer = "No sampling step undoes its inversion step."
-    details = []
-    if found["stored_class"] != "DDIMScheduler":
-        details.append(
-            f"The pipeline carries a {found['stored_class']}, which has no inverse; its noise schedule was taken into a"
-            " DDIMScheduler (DDIMScheduler.from_config)."
-        )
-    details += [
-        f"Changed on loading: {name} from {before!r} to {after!r}."
-        for name, (before, after) in found["changed"].items()
-    ]
-    as_stored = "As stored" if found["stored_class"] == "DDIMScheduler" else "As DDIMScheduler.from_config reads it"
-    for which, pair in ((as_stored, stored), ("As used", used)):
-        details += [f"{which}, {item['setting']} is {item['value']}: {item['effect']}." for item in pair["mismatches"]]
-    residual = _or_dash(used["one_step_residual"])
-    numbers = [
-        Number("convention of the inversion steps", used["convention"], MEASURED, "C3"),
-        Number("deviation of one step from the closed form, relative", residual, MEASURED, "C3"),
-        Number("round trip on Gaussian data, as diffusers inverts", _or_dash(used["naive_round_trip"]), MEASURED, "C3"),
-        Number("the same at the fixed point of every step", _or_dash(used["fixed_point_round_trip"]), MEASURED, "C3"),
-    ]
-    mends = [item["mend"] for item in stored["mismatches"]]
-    return Answer(
-        "schedulers",
-        "Do the two schedulers undo each other?",
-        answer,
-        verdict,
-        tuple(numbers),
-        ("C3.convention",),
-        tuple(details),
-        "; ".join(dict.fromkeys(mends)),
-    )
-
-
-def _or_dash(value: float | None) -> float | str:
-    return "not finite" if value is None else value
 
 
 def _steps(trip: Mapping[str, Any], contributions: Sequence[float]) -> str:

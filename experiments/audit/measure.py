@@ -1,4 +1,6 @@
-"""What an audit measures, one function per stored result. Networks run in the dtype asked for, bounds in float64.
+"""What an audit measures, one function per stored result; those on clip and schedulers are in `inputs`.
+
+Networks run in the dtype asked for, bounds in float64.
 
     clip -> inversion of each network -> round trips, fixed-point iterations, edit
                                       -> features, sharpness
@@ -6,7 +8,6 @@
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,16 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.audit.inputs import check, clip, lines, load, pixel_error, schedulers
 from experiments.audit.settings import AuditSettings
-from experiments.editor.capture import ReducedFeatures, select_layers
-from experiments.editor.editor import Editor, load_editor
+from experiments.editor.capture import ReducedFeatures
+from experiments.editor.editor import Editor
 from experiments.editor.evidence import record_round_trip
-from experiments.editor.inversion import Trajectory, noise_ladder
-from experiments.editor.pipeline import ddim_scheduler, read_scheduler_config
-from experiments.editor.scheduler_audit import SchedulerAudit, audit_schedulers
-from experiments.editor.video import read_video, write_video
-from experiments.settings import MINIMUM_FRAMES
-from experiments.store import Draft, Entry, digest_array
+from experiments.editor.inversion import Trajectory
+from experiments.editor.video import write_video
+from experiments.store import Draft, Entry
 from theory.descent import feature_step_limit
 from theory.evidence import RoundTripRecord
 from theory.inversion import adapter_mismatch_bound, instances, round_trip_bound
@@ -34,11 +33,11 @@ from theory.rounding import relative_budget
 from theory.temporal_loss import degenerate_similarities
 from theory.temporal_loss.certificate import certify_gram
 
+__all__ = ["check", "clip", "lines", "load", "schedulers"]  # the run takes all stages from here
+
 EDIT_FILE = "edit.mp4"
 NUM_LEVELS = 3
 """Features are taken at the first noisy level, half way, and at the noise end."""
-LARGEST_LEVEL = 255
-"""Pixel errors are in steps of 8 bits."""
 
 
 @dataclass
@@ -90,76 +89,6 @@ class Context:
             arrays["timesteps"],
             arrays["alphas_cumprod"],
         )
-
-
-def load(settings: AuditSettings) -> Editor:
-    """The editor that is audited, its adapter loaded and off.
-
-    Raises:
-        ValueError: what `load_editor` and `Editor.load_adapter` raise.
-    """
-    editor = load_editor(settings.pipeline, device=settings.device, dtype=getattr(torch, settings.dtype))
-    if settings.adapter is not None:
-        editor.load_adapter(settings.adapter)
-    return editor
-
-
-def read_frames(settings: AuditSettings, editor: Editor) -> np.ndarray:
-    """The clip's frames, square, of the size asked for or that of the pipeline's training.
-
-    Raises:
-        ValueError: what `read_video` raises: nothing to decode, or fewer than 3 frames.
-    """
-    return read_video(
-        settings.video,
-        size=settings.size or editor.frame_size,
-        max_frames=settings.num_frames,
-        min_frames=MINIMUM_FRAMES,
-    )
-
-
-def check(settings: AuditSettings, editor: Editor) -> None:
-    """Refuses, before anything is written, what a later stage would refuse.
-
-    Raises:
-        ValueError: a clip that cannot be read or has fewer than 3 frames, a size that the pipeline does not take,
-            layers that are not there, a number of steps that the schedule does not have, captions that are too long.
-    """
-    editor.to_latents(read_frames(settings, editor)[:1])
-    select_layers(editor.pipeline.unet, settings.layers)
-    noise_ladder(editor.pipeline.scheduler, settings.num_steps, editor.dtype)
-    for prompt in (settings.prompt, settings.edit or ""):
-        editor.encode_prompt(prompt)
-
-
-def clip(context: Context) -> None:
-    """The frames, their latents, and what the autoencoder alone makes of them."""
-    settings, editor = context.settings, context.editor
-    frames = read_frames(settings, editor)
-    latents = editor.to_latents(frames)
-    decoded = editor.to_frames(latents)
-    parameters = editor.adapter_parameters()
-    file = editor.lora_file
-    context.draft.arrays = {"frames": frames, "latents": context.array(latents), "decoded": decoded}
-    context.draft.values = {
-        "shape": list(frames.shape),
-        "latent_shape": list(latents.shape),
-        "sha256": digest_array(frames),
-        "has_autoencoder": editor.pipeline.vae is not None,
-        "decoding_error": _pixel_error(decoded, frames),
-        "unet_parameters": sum(weight.numel() for weight in editor.pipeline.unet.parameters())
-        - sum(weight.numel() for name, weight in parameters.items() if not name.startswith("tokens.")),
-        "adapter": None
-        if settings.adapter is None
-        else {
-            "parameters": sum(weight.numel() for weight in parameters.values()),
-            "layers": len(editor.adapter_update_norms()),
-            "ranks": None if file is None else file.ranks,
-            "alpha_source": None if file is None else file.alpha_source,
-            "text_encoder_weights_ignored": 0 if file is None else file.ignored,
-            "update_norm": math.sqrt(sum(norm**2 for norm in editor.adapter_update_norms().values())),
-        },
-    }
 
 
 def inversion(context: Context, *, adapter: bool) -> None:
@@ -217,7 +146,7 @@ def round_trip(
         **_explained(trip, before),
         "noise_rms": float(np.sqrt(np.mean(record.inversion[-1] ** 2))),
         "timesteps": [int(timestep) for timestep in context.inputs[inversion].arrays["timesteps"][1:]],
-        "pixel_error": _pixel_error(reconstructed, source.arrays["decoded"]),
+        "pixel_error": pixel_error(reconstructed, source.arrays["decoded"]),
     }
 
 
@@ -275,7 +204,7 @@ def fixed_point(context: Context, *, iterations: int, adapter: bool) -> None:
     error = torch.linalg.vector_norm((back - latents).double()) / torch.linalg.vector_norm(latents.double())
     context.draft.values = {
         "error": float(error),
-        "pixel_error": _pixel_error(context.editor.to_frames(back), source.arrays["decoded"]),
+        "pixel_error": pixel_error(context.editor.to_frames(back), source.arrays["decoded"]),
     }
 
 
@@ -296,13 +225,7 @@ def edit(context: Context, *, inversion: str, adapter: bool) -> None:
     # Encoded once and kept: the encoder's threads make other bytes of the same frames the next time.
     write_video(context.draft.folder / EDIT_FILE, frames)
     context.draft.arrays = {"frames": frames}
-    context.draft.values = {"change": _pixel_error(frames, source.arrays["decoded"])}
-
-
-def _pixel_error(frames: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """Root mean square and largest difference, in steps of 8 bits."""
-    difference = LARGEST_LEVEL * (frames.astype(np.float64) - wanted)
-    return {"rms": float(np.sqrt(np.mean(difference**2))), "largest": float(np.max(np.abs(difference)))}
+    context.draft.values = {"change": pixel_error(frames, source.arrays["decoded"])}
 
 
 def chosen_levels(num_steps: int) -> list[int]:
@@ -377,29 +300,6 @@ def finite(values: Any) -> Any:
     if np.ndim(values) == 0:
         return float(values) if np.isfinite(values) else None
     return [finite(value) for value in np.asarray(values)]
-
-
-def schedulers(context: Context) -> None:
-    """The pair that the pipeline's own configuration describes, and the pair that the audit used."""
-    settings = context.settings
-    stored = read_scheduler_config(settings.pipeline)
-    used = context.editor.pipeline.scheduler
-    described = ddim_scheduler(stored)
-    changed = {
-        name: [described.config[name], used.config[name]]
-        for name in ("clip_sample", "thresholding", "timestep_spacing")
-        if described.config[name] != used.config[name]
-    }
-    context.draft.values = {
-        "stored_class": stored.get("_class_name", "DDIMScheduler"),
-        "changed": changed,
-        "stored": _scheduler_values(audit_schedulers(described, num_steps=settings.num_steps)),
-        "used": _scheduler_values(audit_schedulers(used, num_steps=settings.num_steps)),
-    }
-
-
-def _scheduler_values(found: SchedulerAudit) -> dict[str, Any]:
-    return {**asdict(found), "mismatches": [asdict(mismatch) for mismatch in found.mismatches]}
 
 
 def largest_contributions(contributions: Sequence[float], count: int = 5) -> tuple[list[int], float]:

@@ -18,6 +18,10 @@ def sharpness(context: Context, *, inversion: str) -> None:
     Without an adapter those of the one that training would start from.
     """
     settings, arrays, editor = context.settings, context.inputs[inversion].arrays, context.editor
+    if editor.lora_file is not None and editor.lora_file.composed:
+        reason = f"{editor.lora_file.composed}, and its own parameters are not those that are held here."
+        context.draft.values = {"not_measured": reason, "fresh": False, "parameters": 0, "levels": []}
+        return
     fresh = not editor.has_adapter
     if fresh:
         editor.add_adapter(seed=settings.seed)
@@ -32,7 +36,7 @@ def sharpness(context: Context, *, inversion: str) -> None:
     finally:
         if fresh:
             editor.remove_adapter()
-    context.draft.values = {"fresh": fresh, "parameters": parameters, "levels": rows}
+    context.draft.values = {"not_measured": None, "fresh": fresh, "parameters": parameters, "levels": rows}
 
 
 def _sharpness_at(

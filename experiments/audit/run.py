@@ -138,7 +138,10 @@ class _Run:
             # The editor is loaded once, in whichever stage comes first, and decides them all.
             draft.opened |= self._loaded.beyond(self.inputs.files)
 
-        return self.engine.fetch(stage.name, stage.title, stage.needs, ingredients, make)
+        entry = self.engine.fetch(stage.name, stage.title, stage.needs, ingredients, make)
+        for line in measure.lines(entry.values):
+            self.engine.observer.note(line)
+        return entry
 
 
 def memory_named(title: str, settings: AuditSettings) -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ class AuditSettings:
     """Settings of one audit.
 
     Attributes:
-        video: mp4, gif or folder of images.
+        video: a file that FFmpeg decodes, an animated image, or a folder with one series of images.
         pipeline: folder or hub id of a diffusers pipeline; None is the shipped one.
         adapter: LoRA file, or a folder with one; None audits the pipeline alone, and a fresh adapter's sharpness.
         prompt: caption of the clip; "" is the unconditional prompt.
@@ -56,8 +56,12 @@ class AuditSettings:
             raise UserError(
                 f"video {self.video}: there is no such file or folder; give an mp4, a gif or a folder of images"
             )
+        if not (Path(self.video).is_file() or Path(self.video).is_dir()):
+            raise ValueError(f"video {self.video} is a pipe or a device, which may never end; give a file or a folder")
         if self.adapter is not None and not Path(self.adapter).exists():
             raise UserError(f"adapter {self.adapter}: there is no such file; give a LoRA's safetensors file")
+        if self.adapter is not None and not (Path(self.adapter).is_file() or Path(self.adapter).is_dir()):
+            raise UserError(f"adapter {self.adapter} is a pipe or a device, which may never end; give a file")
         require_text(self, "prompt", "edit", "pipeline", "video", "adapter", "layers")
         if self.dtype not in DTYPES:
             raise UserError(f"dtype {self.dtype!r} is unknown; one of {', '.join(DTYPES)} is needed")

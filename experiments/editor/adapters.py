@@ -107,3 +107,11 @@ def lora_update_norms(unet: torch.nn.Module) -> dict[str, float]:
         for name, layer in lora_layers(unet).items():
             norms[name] = float(torch.linalg.norm(layer.get_delta_weight(ADAPTER_NAME).to("cpu", torch.float64)))
     return norms
+
+
+def adapted_weight_norms(unet: torch.nn.Module) -> dict[str, float]:
+    """Frobenius norm of the frozen weight of each adapted layer, by module path; formed in float64."""
+    return {
+        name: float(torch.linalg.norm(layer.get_base_layer().weight.detach().to("cpu", torch.float64)))
+        for name, layer in lora_layers(unet).items()
+    }

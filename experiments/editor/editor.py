@@ -19,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from experiments.editor.adapters import (
+    adapted_weight_norms,
     add_lora,
     lora_enabled,
+    lora_is_enabled,
     lora_parameters,
     lora_update_norms,
     remove_lora,
@@ -35,7 +37,13 @@ from experiments.editor.inversion import (
     noise_ladder,
     sample_latents,
 )
-from experiments.editor.lora_files import LoraFile, apply_lora_file, find_lora_file, holds_lora, read_lora_file
+from experiments.editor.lora_files import (
+    LoraFile,
+    apply_lora_file,
+    find_lora_file,
+    read_lora_file,
+    remove_text_lora,
+)
 from experiments.editor.pipeline import Pipeline, load_pipeline, require_device
 from experiments.editor.prompts import require_prompt
 from experiments.editor.tokens import PromptTokens, patch_features
@@ -100,7 +108,7 @@ class Editor:
         self._tokens: PromptTokens | None = None
         self._tokens_enabled = False
         self._frame_features: torch.Tensor | None = None
-        self._encoded: dict[str, torch.Tensor] = {}
+        self._encoded: dict[tuple[str, bool], torch.Tensor] = {}
         self._lora_settings: tuple[int, float] | None = None
         self.lora_file: LoraFile | None = None
 
@@ -111,8 +119,17 @@ class Editor:
 
     @property
     def frame_size(self) -> int:
-        """Side in pixels of the square frames that the pipeline was trained on."""
-        return int(self.pipeline.unet.config.sample_size) * self._reduction
+        """Side in pixels of the square frames that the pipeline was trained on, the shorter one where they were none.
+
+        Raises:
+            ValueError: the UNet's settings do not say.
+        """
+        stated = self.pipeline.unet.config.sample_size
+        if stated is None:
+            raise ValueError(
+                "the UNet's config.json has sample_size = null, so the side of the frames is not known; give it (--size)"
+            )
+        return int(min(stated) if isinstance(stated, list | tuple) else stated) * self._reduction
 
     @property
     def _reduction(self) -> int:
@@ -197,11 +214,21 @@ class Editor:
         Raises:
             ValueError: `text` is no string, or longer than the text encoder takes; then what each word costs is said.
         """
-        if not isinstance(text, str) or text not in self._encoded:
+        # A LoRA of the text encoder, where it is on, encodes otherwise.
+        key = (text, lora_is_enabled(self.pipeline.text_encoder))
+        if not isinstance(text, str) or key not in self._encoded:
             require_prompt(self.pipeline.tokenizer, text)
+            tokenizer = self.pipeline.tokenizer
+            known = self.pipeline.text_encoder.get_input_embeddings().num_embeddings
+            strangers = [token for token in tokenizer(text, verbose=False).input_ids if token >= known]
+            if strangers:
+                raise ValueError(
+                    f"the prompt {text!r} has the token {tokenizer.decode(strangers[:1])!r}, number {strangers[0]}, and the"
+                    f" text encoder embeds {known}: load the text encoder that was trained with this tokenizer"
+                )
             with torch.no_grad():
-                self._encoded[text] = self.pipeline.encode_prompts([text]).to(self.dtype)
-        return self._encoded[text]
+                self._encoded[key] = self.pipeline.encode_prompts([text]).to(self.dtype)
+        return self._encoded[key]
 
     def add_adapter(self, rank: int = 4, alpha: float = 4, seed: int = 0) -> None:
         """Adds LoRA to to_q, to_k, to_v and to_out.0 of every attention, unmerged and off until a call asks for it.
@@ -245,6 +272,8 @@ class Editor:
     def remove_adapter(self) -> None:
         """Takes LoRA and prompt tokens out; the pipeline is the base pipeline again."""
         remove_lora(self.pipeline.unet)
+        remove_text_lora(self.pipeline.text_encoder)
+        self._encoded.clear()
         self._lora_settings = None
         self.lora_file = None
         self._tokens = None
@@ -277,7 +306,7 @@ class Editor:
         before = self._tokens_enabled
         self._tokens_enabled = enabled
         try:
-            with lora_enabled(self.pipeline.unet, enabled):
+            with lora_enabled(self.pipeline.unet, enabled), lora_enabled(self.pipeline.text_encoder, enabled):
                 yield
         finally:
             self._tokens_enabled = before
@@ -378,7 +407,21 @@ class Editor:
                 )
                 for start in range(0, len(latents), size)
             ]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            return self._as_noise(parts[0] if len(parts) == 1 else torch.cat(parts), latents, int(timestep))
+
+    def _as_noise(self, output: torch.Tensor, latents: torch.Tensor, timestep: int) -> torch.Tensor:
+        """The UNet's output for (x, t) as a prediction of the noise, by
+
+            eps = sqrt(abar_t) v + sqrt(1 - abar_t) x,    eps = (x - sqrt(abar_t) x_0) / sqrt(1 - abar_t).
+
+        Both are affine in the output, so converting what guidance has extrapolated is extrapolating what is converted.
+        """
+        kind = self.pipeline.prediction_type
+        if kind == "epsilon":
+            return output
+        abar = float(self.pipeline.scheduler.alphas_cumprod[timestep])
+        signal, noise = math.sqrt(abar), math.sqrt(1 - abar)
+        return signal * output + noise * latents if kind == "v_prediction" else (latents - signal * output) / noise
 
     def _evaluate(
         self,
@@ -564,6 +607,10 @@ class Editor:
         """Frobenius norm of (alpha / rank) B A of each adapted projection, by module path; empty without LoRA."""
         return lora_update_norms(self.pipeline.unet)
 
+    def adapted_weight_norms(self) -> dict[str, float]:
+        """Frobenius norm of the frozen weight of each adapted projection, by module path; empty without LoRA."""
+        return adapted_weight_norms(self.pipeline.unet)
+
     def save_adapter(self, path: str | os.PathLike[str]) -> None:
         """Writes LoRA and prompt tokens into one safetensors file, whole or not at all.
 
@@ -604,8 +651,10 @@ class Editor:
         if _is_foreign(path):
             if self.has_adapter:
                 raise ValueError(f"{path} needs an editor without an adapter; remove it first (Editor.remove_adapter)")
-            file = read_lora_file(path, self.pipeline.unet)
-            apply_lora_file(self.pipeline.unet, file, self.dtype if self.dtype.itemsize >= 4 else torch.float32)
+            text_encoder = self.pipeline.text_encoder
+            file = read_lora_file(path, self.pipeline.unet, text_encoder)
+            dtype = self.dtype if self.dtype.itemsize >= 4 else torch.float32
+            apply_lora_file(self.pipeline.unet, file, dtype, text_encoder)
             self.lora_file = file
             return
         settings, tensors = _read_adapter(path)
@@ -708,10 +757,10 @@ def _latent_shift(vae: torch.nn.Module) -> float:
 
 
 def _is_foreign(path: Path) -> bool:
-    """Whether the file is another program's LoRA; a file that cannot be read is left to `_read_adapter` to refuse."""
+    """Whether the file is another program's; a file that cannot be read is left to `_read_adapter` to refuse."""
     try:
         with safe_open(path, framework="pt") as content:
-            return _SETTINGS_KEY not in (content.metadata() or {}) and holds_lora(content.keys())
+            return _SETTINGS_KEY not in (content.metadata() or {})
     except (SafetensorError, OSError):
         return False
 

@@ -1,97 +1,82 @@
-"""LoRA files of other programs: the key formats of peft, diffusers and kohya, read into one form and put into a UNet.
+"""LoRA files of other programs, read into one form and put into a UNet and its text encoder.
 
-A LoRA of a layer W adds (alpha / rank) B A. The files differ in how they name the layer, A and B:
-
-    peft        base_model.model.<layer>.lora_A.weight                  alpha in adapter_config.json beside the file
-    diffusers   unet.<layer>.lora_A.weight, with or without "unet.",    alpha in the metadata "lora_adapter_metadata"
-                unet.<layer>.lora.down.weight
-                unet.<attention>.processor.to_q_lora.down.weight        alpha equal to the rank
-    kohya       lora_unet_<layer, dots as underscores>.lora_down.weight alpha in <layer>.alpha
-
-Where no alpha is stated it equals the rank, as diffusers takes it. Only safetensors are read.
+Read are the key formats of peft, diffusers, kohya and LyCORIS (see `lora.names`) and the updates that diffusers, kohya
+and LyCORIS make of them (see `lora.updates`). Where diffusers loads a file too, the update is that of diffusers; what
+it drops or reads otherwise is said in `LoraFile.warnings`. Only safetensors are read.
 """
 
-import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from peft import LoraConfig
+from diffusers.utils.peft_utils import recurse_remove_peft_layers
+from peft import LoraConfig, inject_adapter_in_model
 from safetensors import SafetensorError, safe_open
 
 from experiments.editor.adapters import ADAPTER_NAME, lora_layers, set_lora_enabled
+from experiments.editor.lora import names as key_names
+from experiments.editor.lora.kinds import name_kind
+from experiments.editor.lora.names import TEXT_ENCODER, UNET, Names
+from experiments.editor.lora.settings import Alphas, read_alphas
+from experiments.editor.lora.updates import LoraUpdate, compose, misfits, stored_rank
 from experiments.editor.pipeline import PICKLED
 from experiments.opened_files import record
+
+__all__ = ["LoraFile", "LoraUpdate", "apply_lora_file", "find_lora_file", "read_lora_file", "remove_text_lora"]
 
 FILE_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and peft call the file in a folder of theirs."""
 
-_PREFIXES = ("base_model.model.", "unet.")
-_KOHYA = "lora_unet_"
-_TEXT_ENCODER = ("text_encoder", "lora_te")
-_FACTORS = (
-    # (pattern of the end of a key, what it is replaced by in the module path)
-    (re.compile(r"\.processor\.(?P<layer>to_[qkv])_lora\.(?P<factor>down|up)\.weight$"), r".\g<layer>"),
-    (re.compile(r"\.processor\.to_out_lora\.(?P<factor>down|up)\.weight$"), ".to_out.0"),
-    (re.compile(r"\.lora_(?P<factor>A|B)(\.\w+)?\.weight$"), ""),
-    (re.compile(r"\.lora(_linear_layer)?\.(?P<factor>down|up)\.weight$"), ""),
-    (re.compile(r"\.lora_(?P<factor>down|up)\.weight$"), ""),
-    (re.compile(r"\.(?P<factor>alpha)$"), ""),
-)
-_FACTOR_NAMES = {"A": "down", "down": "down", "B": "up", "up": "up", "alpha": "alpha"}
-
-
-@dataclass(frozen=True)
-class LoraUpdate:
-    """The update (alpha / rank) up down of one layer; down is (rank, in, ..), up (out, rank, ..)."""
-
-    down: torch.Tensor
-    up: torch.Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """The number of rows of down."""
-        return len(self.down)
-
 
 @dataclass(frozen=True)
 class LoraFile:
-    """What a LoRA file holds for a UNet.
+    """What a LoRA file holds for a pipeline.
 
     Attributes:
-        updates: by module path, in the order of the UNet's modules.
-        alpha_source: where the alphas were stated: "keys", "metadata", "adapter_config.json" or "nowhere".
-        ignored: how many weights belong to a text encoder, which this program leaves as it is.
+        updates: of the UNet, by module path, in the order of its modules.
+        alpha_source: where the alphas were stated: "keys", "metadata", "adapter_config.json", "ss_network_alpha" or
+            "nowhere".
+        text_updates: of the text encoder, likewise.
+        notes: what was read, a line each.
+        warnings: what may differ from what the user's program makes of the file.
     """
 
     updates: Mapping[str, LoraUpdate]
     alpha_source: str
-    ignored: int
+    text_updates: Mapping[str, LoraUpdate] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ranks(self) -> list[int]:
-        """The ranks that occur, in order."""
+        """The ranks that occur in the UNet, in order; those of composed updates are full."""
         return sorted({update.rank for update in self.updates.values()})
+
+    @property
+    def composed(self) -> str | None:
+        """Which updates are no LoRA and were put in as one matrix each, None where all are LoRA."""
+        kinds = sorted({update.kind for update in self.updates.values()} - {"LoRA"})
+        return f"The adapter holds {' and '.join(kinds)}, put in as the update of each layer" if kinds else None
 
 
 def find_lora_file(path: str | os.PathLike[str]) -> Path:
     """The safetensors file of an adapter, which may be given by its folder.
 
     Raises:
-        ValueError: nothing there, a folder without such a file, or pickled weights; the message has the command that
-            converts them.
+        ValueError: nothing there, a folder without such a file or with two, or pickled weights; the message has the
+            command that converts them.
     """
     path = Path(path)
     if path.is_dir():
-        for name in FILE_NAMES:
-            if (path / name).is_file():
-                return path / name
+        found = [path / name for name in FILE_NAMES if (path / name).is_file()]
+        if len(found) > 1:
+            raise ValueError(f"{path} holds both {' and '.join(FILE_NAMES)}; give one of the files")
+        if found:
+            return found[0]
         pickled = sorted(entry for entry in path.iterdir() if entry.suffix in PICKLED)
         if not pickled:
             raise ValueError(f"{path} holds none of {', '.join(FILE_NAMES)}; give the LoRA file itself")
@@ -99,207 +84,285 @@ def find_lora_file(path: str | os.PathLike[str]) -> Path:
     if path.suffix in PICKLED:
         raise ValueError(
             f"{path} is pickled; pickled weights can run code and are not read: convert them with"
-            f" python -c \"import torch; from safetensors.torch import save_file; save_file({{name: value.contiguous()"
-            f" for name, value in torch.load('{path.name}', weights_only=True).items()}},"
-            f" '{path.with_suffix('.safetensors').name}')\""
+            f' python -c "import torch; from safetensors.torch import save_file; save_file({{name: value.contiguous()'
+            f" for name, value in torch.load('{path}', weights_only=True).items()}},"
+            f" '{path.with_suffix('.safetensors')}')\""
         )
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a file that save_adapter, peft or diffusers wrote")
     return path
 
 
-def holds_lora(names: Any) -> bool:
-    """Whether any of the names of a file's tensors is a LoRA factor's."""
-    return any(pattern.search(name) for name in names for pattern, _ in _FACTORS[:-1])
-
-
-def read_lora_file(path: str | os.PathLike[str], unet: UNet2DConditionModel) -> LoraFile:
-    """Reads a LoRA file and matches it with the layers of a UNet; the UNet is not changed.
+def read_lora_file(
+    path: str | os.PathLike[str], unet: UNet2DConditionModel, text_encoder: torch.nn.Module | None = None
+) -> LoraFile:
+    """Reads a LoRA file and matches it with the layers of a pipeline, which is not changed.
 
     Args:
         path: a safetensors file, or a folder of peft or diffusers with one.
-        unet: without an adapter.
+        unet, text_encoder: without an adapter; without a text encoder, weights of one are left out with a warning.
 
     Raises:
-        ValueError: see `find_lora_file`; no safetensors file, no LoRA weights in it, a weight that is not finite, a
-            variant of LoRA that is no (alpha / rank) B A, or weights that do not fit the UNet: the message says how
-            many do and names the first that does not, in the order of the file's names.
+        ValueError: see `find_lora_file`; no safetensors file, nothing in it that can be applied (the message says what
+            it is), a weight that is not finite, two adapters, or weights that do not fit: the message says how many do
+            and names the first that does not, in the order of the file's names.
     """
     path = record(find_lora_file(path))
-    try:
-        with safe_open(path, framework="pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in sorted(content.keys())}  # noqa: SIM118, no mapping
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no intact safetensors file ({error}); copy or save it again") from error
-    if not holds_lora(tensors):
-        raise ValueError(f"{path} is no framebound adapter and holds no LoRA weights; give a LoRA file")
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path}: {name} holds values that are not finite; train again with a lower learning rate")
-    modules = {name: module for name, module in unet.named_modules() if _adaptable(module)}
-    parts, ignored = _matched(path, tensors, modules)
-    settings, source = _settings(path, metadata)
-    updates = {}
-    for module in (name for name in modules if name in parts):
-        found = parts[module]
-        rank = len(found["down"])
-        if "alpha" in found:
-            alpha = float(found["alpha"])
-        else:
-            alpha = _stated_alpha(settings, module, rank)
-        if not 0 < abs(alpha) < float("inf"):
-            raise ValueError(f"{path}: the alpha of {module} is {alpha}; a finite number other than 0 is needed")
-        updates[module] = LoraUpdate(found["down"], found["up"], alpha)
-    if any("alpha" in found for found in parts.values()):
-        source = "keys"
-    return LoraFile(updates, source, ignored)
+    metadata, tensors = _read(path)
+    kind = name_kind(tensors, unet.state_dict().keys())
+    if not any(map(key_names.is_factor, tensors)):
+        reason = f"is {kind}" if kind else "is no framebound adapter and holds no LoRA weights; give a LoRA file"
+        raise ValueError(f"{path} {reason}")
+    tensors = {name: _as_float(path, name, tensor) for name, tensor in tensors.items()}
+    models = {UNET: unet, TEXT_ENCODER: text_encoder}
+    modules = {part: {} if model is None else dict(model.named_modules()) for part, model in models.items()}
+    found = _matched(tensors, Names(unet, text_encoder), modules, path)
+    _require_all(path, found, kind)
+    alphas = read_alphas(path, metadata)
+    updates: dict[str, dict[str, LoraUpdate]] = {UNET: {}, TEXT_ENCODER: {}}
+    without = 0
+    for part, known in modules.items():
+        for layer in (name for name in known if (part, name) in found.parts):
+            update, alpha_known = _composed(path, found, alphas, part, layer, known[layer])
+            updates[part][layer] = update
+            without += not alpha_known
+    in_keys = any("alpha" in factors for factors in found.parts.values())
+    file = LoraFile(updates[UNET], "keys" if in_keys else alphas.source, updates[TEXT_ENCODER])
+    notes, warnings = _remarks(file, found, alphas, without)
+    return LoraFile(file.updates, file.alpha_source, file.text_updates, tuple(notes), tuple(warnings))
 
 
-def apply_lora_file(unet: UNet2DConditionModel, file: LoraFile, dtype: torch.dtype) -> None:
-    """Puts the updates into the UNet as its adapter, unmerged and switched off.
+def apply_lora_file(
+    unet: UNet2DConditionModel, file: LoraFile, dtype: torch.dtype, text_encoder: torch.nn.Module | None = None
+) -> None:
+    """Puts the updates into UNet and text encoder as their adapter, unmerged and switched off.
 
     Raises:
         ValueError: the UNet has an adapter already.
     """
     if lora_layers(unet):
         raise ValueError("the UNet has a LoRA adapter already; remove it first (Editor.remove_adapter)")
+    with torch.random.fork_rng(devices=[]):
+        unet.add_adapter(_config(file.updates), adapter_name=ADAPTER_NAME)
+        if text_encoder is not None and file.text_updates:
+            inject_adapter_in_model(_config(file.text_updates), text_encoder, adapter_name=ADAPTER_NAME)
+    for model, updates in ((unet, file.updates), (text_encoder, file.text_updates)):
+        if model is None or not updates:
+            continue
+        layers = lora_layers(model)
+        with torch.no_grad():
+            for name, update in updates.items():
+                down, up = layers[name].lora_A[ADAPTER_NAME].to(dtype), layers[name].lora_B[ADAPTER_NAME].to(dtype)
+                down.weight.copy_(update.down)
+                up.weight.copy_(update.up)
+                if update.bias is not None:
+                    # peft scales the bias with the rest.
+                    bias = update.bias / (update.alpha / update.rank)
+                    up.bias = torch.nn.Parameter(bias.to(up.weight.device, dtype), requires_grad=False)
+        set_lora_enabled(model, False)
+
+
+def remove_text_lora(text_encoder: torch.nn.Module) -> None:
+    """Takes the LoRA layers out of a text encoder again; nothing happens where there are none."""
+    if lora_layers(text_encoder):
+        recurse_remove_peft_layers(text_encoder)
+        if hasattr(text_encoder, "peft_config"):
+            del text_encoder.peft_config
+
+
+def _config(updates: Mapping[str, LoraUpdate]) -> LoraConfig:
     # peft reads the keys of these patterns as regular expressions.
-    config = LoraConfig(
+    return LoraConfig(
         r=1,
         lora_alpha=1,
         lora_dropout=0.0,
         bias="none",
-        target_modules=list(file.updates),
-        rank_pattern={re.escape(name): update.rank for name, update in file.updates.items()},
-        alpha_pattern={re.escape(name): update.alpha for name, update in file.updates.items()},
+        target_modules=list(updates),
+        rank_pattern={f"^{re.escape(name)}": update.rank for name, update in updates.items()},
+        alpha_pattern={f"^{re.escape(name)}": update.alpha for name, update in updates.items()},
         init_lora_weights=False,
     )
-    with torch.random.fork_rng(devices=[]):
-        unet.add_adapter(config, adapter_name=ADAPTER_NAME)
-    layers = lora_layers(unet)
-    with torch.no_grad():
-        for name, update in file.updates.items():
-            down, up = layers[name].lora_A[ADAPTER_NAME].to(dtype), layers[name].lora_B[ADAPTER_NAME].to(dtype)
-            down.weight.copy_(update.down)
-            up.weight.copy_(update.up)
-    set_lora_enabled(unet, False)
 
 
-def _adaptable(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as content:
+            metadata = content.metadata() or {}
+            return metadata, {name: content.get_tensor(name) for name in sorted(content.keys())}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no intact safetensors file ({error}); copy or save it again") from error
+
+
+def _as_float(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in at least float32: eight-bit floats have no arithmetic of their own."""
+    if not tensor.is_floating_point() and not (name.endswith(".alpha") and not tensor.is_complex()):
+        raise ValueError(f"{path}: {name} has dtype {tensor.dtype}; floating-point weights are needed: save it as such")
+    wide = tensor if tensor.dtype == torch.float64 else tensor.to(torch.float32)
+    if not torch.isfinite(wide).all():
+        raise ValueError(f"{path}: {name} holds values that are not finite; train again with a lower learning rate")
+    return wide
+
+
+@dataclass
+class _Found:
+    """A file's weights by what they are.
+
+    Attributes:
+        parts: (network, module path) -> factors by name.
+        keys: the same -> the file's names of the factors.
+        strangers: (name, reason) of the weights that do not fit, in the order of names.
+        matched: how many fit.
+        ignored: how many belong to a text encoder that is not there.
+    """
+
+    parts: dict[tuple[str, str], dict[str, torch.Tensor]] = field(default_factory=dict)
+    keys: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    strangers: list[tuple[str, str]] = field(default_factory=list)
+    matched: int = 0
+    ignored: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many weights the file holds for networks that are there."""
+        return self.matched + len(self.strangers)
 
 
 def _matched(
-    path: Path, tensors: Mapping[str, torch.Tensor], modules: Mapping[str, torch.nn.Module]
-) -> tuple[dict[str, dict[str, torch.Tensor]], int]:
-    """Module path -> "down", "up" and perhaps "alpha", and how many weights were left to the text encoder."""
-    by_underscores = {name.replace(".", "_"): name for name in modules}
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    first_stranger, matched, ignored = None, 0, 0
+    tensors: Mapping[str, torch.Tensor], names: Names, modules: Mapping[str, Mapping[str, torch.nn.Module]], path: Path
+) -> _Found:
+    found = _Found()
+    adapters: set[str] = set()
     for key, tensor in tensors.items():
-        if key.startswith(_TEXT_ENCODER):
-            ignored += 1
-            continue
-        name, factor = _parse(key, by_underscores)
-        reason = None
-        if factor is None:
-            reason = "is no weight of a plain LoRA"
-        elif name not in modules:
-            reason = "names a layer that this UNet does not have"
-        else:
-            fitting = tensor if factor == "alpha" else _fitting(tensor, factor, modules[name])
-            if fitting is None:
-                weight = tuple(modules[name].weight.shape)
-                reason = f"is {tuple(tensor.shape)}, which does not fit the layer's weight {weight}"
+        named = names.find(key)
+        if named.part is None:
+            if not modules[TEXT_ENCODER] and key_names.belongs_to_text_encoder(key):
+                found.ignored += 1
             else:
-                parts.setdefault(name, {})[factor] = fitting
-                matched += 1
-        first_stranger = first_stranger or (reason and (key, reason))
-    if first_stranger is None:
-        first_stranger = next(
-            (
-                (name, f"has {' and '.join(sorted(found))} and not both factors of one rank")
-                for name, found in parts.items()
-                if not {"down", "up"} <= found.keys() or len(found["down"]) != found["up"].shape[1]
-            ),
-            None,
-        )
-    if first_stranger is not None:
+                found.strangers.append((key, _why_unknown(key, named.factor)))
+            continue
+        if named.adapter is not None:
+            adapters.add(named.adapter)
+        place = (named.part, named.layer)
+        factors, keys = found.parts.setdefault(place, {}), found.keys.setdefault(place, {})
+        if named.factor in factors and len(adapters) < 2:
+            raise ValueError(
+                f"{path}: {keys[named.factor]} and {key} both state {named.factor} of {named.layer}; give one adapter a"
+                " file"
+            )
+        factors[named.factor], keys[named.factor] = tensor, key
+        found.matched += 1
+    if len(adapters) > 1:
         raise ValueError(
-            f"{path}: {matched} of {len(tensors) - ignored} LoRA weights match the UNet, and the first that does not,"
-            f" {first_stranger[0]}, {first_stranger[1]}; load it into the pipeline it was trained on"
+            f"{path} holds {len(adapters)} adapters, {', '.join(sorted(adapters))}; give one adapter a file"
         )
-    if not parts:
+    misshapen = [
+        (found.keys[place][name], reason)
+        for place, factors in found.parts.items()
+        for name, reason in misfits(factors, modules[place[0]][place[1]])
+    ]
+    found.matched -= len(misshapen)
+    found.strangers = sorted(found.strangers + misshapen)
+    return found
+
+
+def _why_unknown(key: str, factor: str | None) -> str:
+    if factor is None:
+        return "is no factor of an update that is read"
+    if key_names.belongs_to_second_text_encoder(key):
+        return "names a layer of a second text encoder, which this pipeline does not have"
+    if key_names.belongs_to_text_encoder(key):
+        return "names a layer that the text encoder does not have"
+    return "names a layer that this UNet does not have"
+
+
+def _require_all(path: Path, found: _Found, kind: str | None) -> None:
+    """ValueError unless every weight fits, and some are the UNet's."""
+    keys = [key for known in found.keys.values() for key in known.values()] + [key for key, _ in found.strangers]
+    no_unet = not found.strangers and not any(part == UNET for part, _ in found.parts)
+    if no_unet or all(map(key_names.belongs_to_text_encoder, keys)):
         raise ValueError(
-            f"{path}: 0 of {len(tensors)} LoRA weights are the UNet's, the first, {next(iter(tensors))}, belongs to a"
-            " text encoder; give a LoRA of the UNet"
+            f"{path}: 0 of {found.total + found.ignored} LoRA weights are the UNet's, the first,"
+            f" {min(keys, default='all')}, belongs to a text encoder; give a LoRA of the UNet"
         )
-    return parts, ignored
+    if found.strangers:
+        hint = f"the file looks like {kind}" if kind else "load it into the pipeline it was trained on"
+        key, reason = found.strangers[0]
+        raise ValueError(
+            f"{path}: {found.matched} of {found.total} LoRA weights match the pipeline, and the first that does not,"
+            f" {key}, {reason}; {hint}"
+        )
 
 
-def _parse(key: str, by_underscores: Mapping[str, str]) -> tuple[str, str | None]:
-    """The module path that a key names and which factor it is; None where it is no factor."""
-    for pattern, replacement in _FACTORS:
-        match = pattern.search(key)
-        if match:
-            name = key[: match.start()] + match.expand(replacement)
-            break
-    else:
-        return key, None
-    if name.startswith(_KOHYA):
-        name = by_underscores.get(name.removeprefix(_KOHYA), name)
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
-    return name, _FACTOR_NAMES[match["factor"]]
-
-
-def _fitting(tensor: torch.Tensor, factor: str, module: torch.nn.Module) -> torch.Tensor | None:
-    """The factor in the shape that peft gives it, or None where the layer's weight has another."""
-    weight = module.weight
-    if isinstance(module, torch.nn.Linear):
-        if tensor.ndim == 4 and tuple(tensor.shape[2:]) == (1, 1):
-            tensor = tensor.flatten(1)  # a projection that was a 1 x 1 convolution in another version
-        expected = (None, weight.shape[1]) if factor == "down" else (weight.shape[0], None)
-    else:
-        if tensor.ndim == 2:
-            tensor = tensor[:, :, None, None]
-        # Grouped convolutions, whose factors have other shapes, do not occur in this UNet.
-        expected = (None, *weight.shape[1:]) if factor == "down" else (weight.shape[0], None, 1, 1)
-    fits = tensor.ndim == len(expected) and all(
-        wanted is None or found == wanted for found, wanted in zip(tensor.shape, expected, strict=True)
-    )
-    return tensor if fits and 0 not in tensor.shape else None
-
-
-def _settings(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], str]:
-    """peft's settings of the UNet's adapter, and where they were found."""
-    stated = metadata.get("lora_adapter_metadata")
-    beside = record(path.with_name("adapter_config.json"))
-    if stated is not None:
-        source, text = "metadata", stated
-    elif beside.is_file():
-        source, text = beside.name, beside.read_text(encoding="utf-8")
-    else:
-        return {}, "nowhere"
+def _composed(
+    path: Path, found: _Found, alphas: Alphas, part: str, layer: str, module: torch.nn.Module
+) -> tuple[LoraUpdate, bool]:
+    """The update of a layer, and whether its alpha is known or not needed."""
+    parts = found.parts[part, layer]
+    rank = stored_rank(parts)
+    convolves = isinstance(module, torch.nn.Conv2d) and module.kernel_size != (1, 1)
+    alpha = None
+    if "alpha" in parts:
+        if parts["alpha"].numel() != 1:
+            raise ValueError(f"{path}: the alpha of {layer} has {parts['alpha'].numel()} values; one is needed")
+        alpha = float(parts["alpha"])
+    elif rank:
+        alpha = alphas.of(part, layer, rank, convolves)
+    if alpha is not None and not 0 < abs(alpha) < float("inf"):
+        raise ValueError(f"{path}: the alpha of {layer} is {alpha}; a finite number other than 0 is needed")
+    if alphas.dora and {"down", "up"} <= parts.keys() and not {"magnitude", "dora_scale"} & parts.keys():
+        raise ValueError(f"{path} says that it is a DoRA (use_dora), and {layer} has no magnitude; save it again")
     try:
-        settings = json.loads(text)
+        lokr_scale = None if "alpha" in parts else alphas.scale_of_lokr(part, layer)
+        return compose(parts, alpha, module, lokr_scale=lokr_scale), alpha is not None or rank is None
     except ValueError as error:
-        raise ValueError(f"{path}: its settings ({source}) are no JSON ({error}); save it again") from None
-    if not isinstance(settings, dict):
-        found = type(settings).__name__
-        raise ValueError(f"{path}: its settings ({source}) are a {found}, not an object; save it again")
-    settings = {name.removeprefix("unet."): value for name, value in settings.items()}
-    if settings.get("use_dora"):
-        raise ValueError(f"{path} is a DoRA (use_dora), which is no (alpha / rank) B A; give a plain LoRA")
-    return (settings, source) if settings.get("lora_alpha") is not None else ({}, "nowhere")
+        name = f"{layer} of the {'UNet' if part == UNET else 'text encoder'}"
+        raise ValueError(
+            f"{path}: {found.matched} of {found.total} LoRA weights match the pipeline by name, and the first layer"
+            f" that cannot be put together, {name}, {error}; load it into the pipeline it was trained on, or save it"
+            " again"
+        ) from error
 
 
-def _stated_alpha(settings: Mapping[str, Any], module: str, rank: int) -> float:
-    """The alpha with which alpha / rank is the layer's scale."""
-    if not settings:
-        return float(rank)
-    patterns = settings.get("alpha_pattern") or {}
-    chosen = next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), None)
-    alpha = float(settings["lora_alpha"] if chosen is None else patterns[chosen])
-    return alpha * rank**0.5 if settings.get("use_rslora") else alpha
+def _remarks(file: LoraFile, found: _Found, alphas: Alphas, without: int) -> tuple[list[str], list[str]]:
+    count = len(file.updates) + len(file.text_updates)
+    notes = [f"adapter: {_listed(file.updates.values())} in the UNet"]
+    if file.text_updates:
+        notes[0] += f", {_listed(file.text_updates.values())} in the text encoder, applied"
+    notes[0] += f"; alpha from {_SOURCES[file.alpha_source]}"
+    warnings = []
+    if found.ignored:
+        warnings.append(f"{found.ignored} weights of the text encoder were left out: only the UNet's are applied")
+    if without == count:
+        warnings.append(
+            "no alpha is stated in the file or beside it: it is taken equal to the rank, as diffusers does; an adapter"
+            " trained with another has an update that is alpha / rank times this one"
+        )
+    elif without:
+        warnings.append(f"{without} of {count} layers have no alpha: theirs is taken equal to the rank")
+    if file.alpha_source == "ss_network_alpha":
+        alpha = alphas.default[UNET]
+        warnings.append(
+            f"the layers have no alpha of their own; alpha = {alpha:g} is read from ss_network_alpha in the file's"
+            " header, which diffusers does not read: it takes alpha = rank"
+        )
+    if any("dora_scale" in factors for factors in found.parts.values()):
+        warnings.append("dora_scale is applied as LyCORIS does; diffusers drops it and loads a plain LoRA")
+    if file.composed:
+        notes.append(f"not audited: the learning rate of the adapter. {file.composed}")
+    return notes, warnings
+
+
+_SOURCES = {
+    "keys": "the file's keys",
+    "metadata": "the file's header",
+    "adapter_config.json": "adapter_config.json",
+    "ss_network_alpha": "ss_network_alpha in the header",
+    "nowhere": "nowhere (taken equal to the rank)",
+}
+
+
+def _listed(updates: Iterable[LoraUpdate]) -> str:
+    counts: dict[str, int] = {}
+    for update in updates:
+        counts[update.kind] = counts.get(update.kind, 0) + 1
+    return ", ".join(f"{count} layers of {kind}" for kind, count in sorted(counts.items()))

@@ -11,15 +11,12 @@ Images and latents are (batch, channels, height, width); pixels are in [-1, 1]. 
 Weights are safetensors only; pickled weights are refused. Nothing is fetched unless the caller passes a hub id.
 """
 
-import inspect
 import json
 import re
 import threading
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -30,25 +27,24 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils import logging as transformers_logging
 
-from experiments.editor.clips import CLIPS, LOOKS, caption
+from experiments.editor.pipeline_files.configs import read_json, require_fitting_parts
+from experiments.editor.pipeline_files.families import read_index
+from experiments.editor.pipeline_files.schedulers import StoredScheduler, interpret
+from experiments.editor.tokenizer import build_tokenizer
 from experiments.files import whole_folder
 from experiments.opened_files import record
 
+SCHEDULER_CONFIG = Path("scheduler", "scheduler_config.json")
 SHIPPED_WEIGHTS = Path(__file__).parent / "weights"
 CONVERSION_ADVICE = (
-    "pickled weights can run code and are not read; convert a folder with "
-    'python -c "from diffusers import DiffusionPipeline as P; P.from_pretrained(\'OLD\', use_safetensors=False)'
-    ".save_pretrained('NEW', safe_serialization=True)\", a single checkpoint with "
-    'python -c "from diffusers import StableDiffusionPipeline as P; P.from_single_file(\'OLD\')'
-    ".save_pretrained('NEW', safe_serialization=True)\""
+    "pickled weights can run code and are not read; if you trust them, convert {what} with "
+    "python -c \"from diffusers import {cls} as P; P.{method}('{old}').save_pretrained('{new}', safe_serialization=True)\""
 )
 
 _Model = TypeVar("_Model", bound=torch.nn.Module)
 _TOKENIZER_LOCK = threading.Lock()
-_START, _END = "<|startoftext|>", "<|endoftext|>"
 PICKLED = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMPONENTS = {
@@ -67,13 +63,22 @@ _WEIGHTS_NAME = {
 
 @dataclass
 class Pipeline:
-    """The parts of a diffusion pipeline. vae is None where the UNet works on pixels in [-1, 1]."""
+    """The parts of a diffusion pipeline.
+
+    Attributes:
+        vae: None where the UNet works on pixels in [-1, 1].
+        prediction_type: what the UNet predicts, "epsilon", "v_prediction" or "sample"; the scheduler is always given
+            noise, which `Editor.predict_noise` converts it to.
+        notes: what was changed on loading, and which parts of the folder are not used; a line each.
+    """
 
     unet: UNet2DConditionModel
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
     scheduler: DDIMScheduler
     vae: AutoencoderKL | None = None
+    prediction_type: str = "epsilon"
+    notes: tuple[str, ...] = ()
 
     @property
     def models(self) -> dict[str, torch.nn.Module]:
@@ -180,52 +185,6 @@ def build_pipeline(
     return Pipeline(unet.eval(), text_encoder.eval(), tokenizer, scheduler)
 
 
-def build_tokenizer(max_tokens: int = 12) -> CLIPTokenizer:
-    """A CLIP tokenizer whose vocabulary is every byte and the words of the clips' captions, one token a word.
-
-    Any other text is spelled in bytes and in pieces of those words, so no text is unknown.
-    """
-    words = Counter(word for clip in CLIPS.values() for look in LOOKS for word in caption(clip.subject, look).split())
-    letters = list(bytes_to_unicode().values())
-    merges = _learn_merges(words)
-    pieces = [
-        *letters,
-        *(letter + "</w>" for letter in letters),
-        *(left + right for left, right in merges),
-        _START,
-        _END,
-    ]
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_tokens)
-
-
-def _learn_merges(words: Counter[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent pair first, until every word is one token."""
-    spelled = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
-    merges = []
-    while True:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, pieces in spelled.items():
-            for pair in pairwise(pieces):
-                pairs[pair] += words[word]
-        if not pairs:
-            return merges
-        # The pair itself breaks ties, so that the vocabulary does not depend on the order of counting.
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))
-        merges.append(best)
-        spelled = {word: _merge(pieces, best) for word, pieces in spelled.items()}
-
-
-def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
-    merged: list[str] = []
-    for piece in pieces:
-        if merged and (merged[-1], piece) == pair:
-            merged[-1] += piece
-        else:
-            merged.append(piece)
-    return merged
-
-
 def require_free(folder: Path) -> None:
     """ValueError unless a pipeline can be written to folder: it is new, empty, or holds a pipeline to be replaced."""
     if folder.exists() and not (folder.is_dir() and (_is_pipeline(folder) or not any(folder.iterdir()))):
@@ -247,7 +206,10 @@ def save_pipeline(pipeline: Pipeline, folder: str | Path, *, card: str | None = 
         for name, model in pipeline.models.items():
             model.save_pretrained(written / name, safe_serialization=True)
         pipeline.tokenizer.save_pretrained(written / "tokenizer")
-        pipeline.scheduler.save_pretrained(written / "scheduler")
+        scheduler = pipeline.scheduler
+        if pipeline.prediction_type != "epsilon":
+            scheduler = DDIMScheduler.from_config(scheduler.config, prediction_type=pipeline.prediction_type)
+        scheduler.save_pretrained(written / "scheduler")
         (written / "model_index.json").write_text(json.dumps(_model_index(pipeline), indent=2) + "\n", encoding="utf-8")
         if card is not None:
             (written / "README.md").write_text(card, encoding="utf-8")
@@ -282,33 +244,50 @@ def load_pipeline(
 ) -> Pipeline:
     """Load a pipeline in evaluation mode: the shipped one (None), a diffusers folder, or a hub id "owner/name".
 
-    A folder is read without the network. The scheduler is taken as DDIM with leading spacing and without clipping of
-    the predicted sample, since a clipped step has no inverse. device defaults to the CPU, dtype to that of the files.
+    A folder is read without the network. The scheduler is taken as DDIM without clipping of the predicted sample, since
+    a clipped step has no inverse; `Pipeline.notes` says what else was changed and what is not used. device defaults to
+    the CPU, dtype to that of the files.
 
-    Raises ValueError if the path is no pipeline, its UNet is of another class or needs more than a timestep and a
-    prompt, weights are missing, corrupted, not finite or pickled, the prediction type is not epsilon, or the device is
-    not there.
+    Raises ValueError if the path is no pipeline or one of another kind, its parts do not fit each other, its UNet needs
+    more than latents, a timestep and a prompt, weights are missing, corrupted, not finite or pickled, its scheduler has
+    no schedule of betas, or the device is not there.
     """
     target = require_device(device)
     folder = record(_resolve(path_or_id))
     if not _is_pipeline(folder):
         found = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-        advice = f" (found {found[0]}: {CONVERSION_ADVICE})" if found else ""
+        advice = f" (found {found[0]}: {_advice(folder / found[0])})" if found else ""
         raise ValueError(f"{folder} is no pipeline folder: it has no model_index.json{advice}; pass a diffusers folder")
-    index = _read_json(folder / "model_index.json")
-    unet = _load_model(folder, "unet", UNet2DConditionModel)
-    _require_plain_conditioning(unet, folder)
+    index = read_index(folder)
+    left_out = require_fitting_parts(folder, index.has_autoencoder)
+    stored = interpret(read_json(folder / SCHEDULER_CONFIG), folder / SCHEDULER_CONFIG)
     pipeline = Pipeline(
-        unet=unet,
+        unet=_load_model(folder, "unet", UNet2DConditionModel),
         text_encoder=_load_model(folder, "text_encoder", CLIPTextModel),
         tokenizer=_load_tokenizer(folder),
-        scheduler=_load_scheduler(folder),
-        vae=_load_model(folder, "vae", AutoencoderKL) if (index.get("vae") or [None])[0] else None,
+        scheduler=stored.used(),
+        vae=_load_model(folder, "vae", AutoencoderKL) if index.has_autoencoder else None,
+        prediction_type=stored.prediction_type,
+        notes=(*index.notes, *left_out, *stored.notes),
     )
+    _bound_prompts(pipeline, folder)
     pipeline.to(target, dtype)
     for model in pipeline.models.values():
         model.eval()
     return pipeline
+
+
+def _bound_prompts(pipeline: Pipeline, folder: Path) -> None:
+    """Gives prompts the length that the text encoder has, where the tokenizer states none or a longer one."""
+    positions = int(pipeline.text_encoder.config.max_position_embeddings)
+    stated = pipeline.tokenizer.model_max_length
+    if not 1 <= stated <= positions:
+        shown = "no length" if stated > 1e15 else f"model_max_length = {stated}"
+        pipeline.notes += (
+            f"tokenizer: {folder / 'tokenizer' / 'tokenizer_config.json'} states {shown}; prompts are padded to the text"
+            f" encoder's {positions} tokens",
+        )
+        pipeline.tokenizer.model_max_length = positions
 
 
 def require_device(device: str | torch.device | None) -> torch.device:
@@ -337,8 +316,12 @@ def _resolve(path_or_id: str | Path | None) -> Path:
         return path
     if path.exists():
         if path.suffix in PICKLED:
-            raise ValueError(f"{path} is pickled: {CONVERSION_ADVICE}")
-        raise ValueError(f"{path} is a file, not a pipeline folder; pass the folder that holds model_index.json")
+            raise ValueError(f"{path} is pickled: {_advice(path)}")
+        raise ValueError(
+            f"{path} is a file, not a pipeline folder; a single checkpoint of Stable Diffusion is made one (diffusers fetches"
+            f" its settings from the hub once) with python -c \"from diffusers import StableDiffusionPipeline as P;"
+            f" P.from_single_file({str(path)!r}).save_pretrained({str(path.with_suffix(''))!r})\""
+        )
     if not isinstance(path_or_id, str) or not _HUB_ID.fullmatch(path_or_id):
         raise ValueError(f"{path_or_id} is no folder; pass an existing pipeline folder or a hub id owner/name")
     wanted = ["model_index.json", "*/*.json", "tokenizer/*.txt"]
@@ -359,23 +342,29 @@ def _is_pipeline(folder: Path) -> bool:
     return (folder / "model_index.json").is_file()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; copy the pipeline folder again") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no JSON file ({error}); copy the pipeline folder again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not an object; copy the pipeline folder again")
-    return content
+def _advice(path: Path) -> str:
+    """The command that converts pickled weights, a folder or a single checkpoint."""
+    if path.is_dir():
+        return CONVERSION_ADVICE.format(
+            what="the folder", cls="DiffusionPipeline", method="from_pretrained", old=path, new=f"{path}_safetensors"
+        )
+    return CONVERSION_ADVICE.format(
+        what="the checkpoint",
+        cls="StableDiffusionPipeline",
+        method="from_single_file",
+        old=path,
+        new=path.with_suffix(""),
+    )
 
 
 def _load_model(folder: Path, name: str, model_class: type[_Model]) -> _Model:
-    config = _read_json(folder / name / "config.json")
+    config = read_json(folder / name / "config.json")
     stated = config.get("_class_name") or (config.get("architectures") or [model_class.__name__])[0]
     if stated != model_class.__name__:
-        raise ValueError(f"the {name} of {folder} is a {stated}; this editor needs a {model_class.__name__}")
+        raise ValueError(
+            f"the {name} of {folder} is a {stated}; this editor needs a {model_class.__name__}: put that of the same model"
+            f" into {folder / name}"
+        )
     variant = _weights_variant(folder / name, _WEIGHTS_NAME[name])
     try:
         with _without_progress_bars():
@@ -414,7 +403,7 @@ def _weights_variant(folder: Path, stem: str) -> str | None:
             return variant
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     if pickled:
-        raise ValueError(f"{folder} holds only {pickled[0]}: {CONVERSION_ADVICE}")
+        raise ValueError(f"{folder} holds only {pickled[0]}: {_advice(folder.parent)}")
     raise ValueError(f"{folder / stem}.safetensors is missing; copy the pipeline folder again")
 
 
@@ -427,19 +416,8 @@ def _require_finite(name: str, model: torch.nn.Module, folder: Path) -> None:
             )
 
 
-def _require_plain_conditioning(unet: UNet2DConditionModel, folder: Path) -> None:
-    for option in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type"):
-        value = unet.config.get(option)
-        # An addition of type "text" is computed from the prompt's own tokens.
-        if value is not None and (option, value) != ("addition_embed_type", "text"):
-            raise ValueError(
-                f"the UNet of {folder} has {option} = {value!r}, a second conditioning; "
-                "this editor drives a UNet by timestep and prompt alone: use a Stable Diffusion 1 or 2 pipeline"
-            )
-
-
 def _load_tokenizer(folder: Path) -> CLIPTokenizer:
-    _read_json(folder / "tokenizer" / "tokenizer_config.json")
+    read_json(folder / "tokenizer" / "tokenizer_config.json")
     try:
         return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     # tokenizers raises bare Exception for a file it cannot parse.
@@ -458,27 +436,11 @@ def pipeline_folder(path_or_id: str | Path | None = None) -> Path:
     return _resolve(path_or_id)
 
 
-def read_scheduler_config(path_or_id: str | Path | None = None) -> dict[str, Any]:
-    """The scheduler's settings as the pipeline's files have them; `load_pipeline` changes some, and the class to DDIM.
+def read_scheduler(path_or_id: str | Path | None = None) -> StoredScheduler:
+    """The scheduler as the pipeline's files have it, and what `load_pipeline` makes of it.
 
     Raises:
         ValueError: see `load_pipeline`.
     """
-    return _read_json(record(_resolve(path_or_id) / "scheduler" / "scheduler_config.json"))
-
-
-def _load_scheduler(folder: Path) -> DDIMScheduler:
-    config = _read_json(folder / "scheduler" / "scheduler_config.json")
-    prediction = config.get("prediction_type", "epsilon")
-    if prediction != "epsilon":
-        raise ValueError(
-            f"the scheduler of {folder} predicts {prediction!r}; the theorems and the editor are about 'epsilon': "
-            "use a pipeline whose UNet predicts the noise"
-        )
-    return ddim_scheduler(config, clip_sample=False, thresholding=False, timestep_spacing="leading")
-
-
-def ddim_scheduler(config: Mapping[str, Any], **changes: Any) -> DDIMScheduler:
-    """A DDIMScheduler with the noise schedule of any scheduler's settings; those that are not DDIM's are left out."""
-    known = inspect.signature(DDIMScheduler.__init__).parameters
-    return DDIMScheduler.from_config({**{name: config[name] for name in known if name in config}, **changes})
+    path = record(_resolve(path_or_id) / SCHEDULER_CONFIG)
+    return interpret(read_json(path), path)

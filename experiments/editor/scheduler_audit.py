@@ -204,7 +204,10 @@ def _scheduler(scheduler_class: type, given: Any) -> Any:
                 f"the configuration has {unknown[0]} = {given[unknown[0]]!r}, which {scheduler_class.__name__} does "
                 "not know and would ignore; remove it"
             )
-        scheduler = scheduler_class.from_config(dict(given))
+        own = inspect.signature(scheduler_class.__init__).parameters
+        scheduler = scheduler_class.from_config(
+            {name: value for name, value in given.items() if name in own or name.startswith("_")}
+        )
     elif isinstance(given, scheduler_class):
         scheduler = copy.deepcopy(given)
     else:

@@ -1,4 +1,4 @@
-"""Videos in and out: mp4 and gif through PyAV, folders of images through Pillow.
+"""Videos in and out: reading is `clip_reading`; mp4 and gif are written through PyAV, folders of images through Pillow.
 
 A video is a float32 array (frames, height, width, 3), RGB in [0, 1]. Files hold 8 bits a channel, so a folder of PNG
 images returns every frame within 1/510 of what was written; gif keeps 256 colours a frame and mp4 is lossy.
@@ -12,13 +12,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from experiments.editor.clips import resize_area
+from experiments.editor.clip_reading import read_clip
 from experiments.files import whole_file, whole_folder
-from experiments.opened_files import record
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".gif")
 # Best first: H.264 is what browsers play, MPEG-4 part 2 is in every build of FFmpeg. crf 12 and q 2 are near the top of
 # their scales: a clip of 32 x 32 pixels has no detail to spare.
@@ -37,48 +35,15 @@ def read_video(
     max_frames: int | None = None,
     min_frames: int = 1,
 ) -> np.ndarray:
-    """Decodes a video.
-
-    Args:
-        path: a video file that FFmpeg decodes (mp4, gif, ..) or a folder of images, taken in the order of their names.
-        size: crop every frame to its central square and average it down to size x size, as `clips.resize_area` does;
-            None keeps the frames as they are.
-        max_frames: stop after this many frames.
-        min_frames: fewer frames than this are an error; a temporal loss needs 3.
+    """The frames of `clip_reading.read_clip`, which also says what was done to get them: arguments and errors there.
 
     Returns:
         float32 (frames, height, width, 3), RGB in [0, 1].
 
     Raises:
-        ValueError: nothing at `path`, it cannot be decoded, it has fewer than `min_frames` frames, frames differ in
-            size and no `size` is given, or an argument is out of range.
+        ValueError: what `read_clip` raises.
     """
-    path = Path(path)
-    if size is not None and size < 1:
-        raise ValueError(f"size = {size} must be at least 1 pixel")
-    if min_frames < 1:
-        raise ValueError(f"min_frames = {min_frames} must be at least 1")
-    if max_frames is not None and max_frames < min_frames:
-        raise ValueError(f"max_frames = {max_frames} must be at least min_frames = {min_frames}")
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; give a video file or a folder of images")
-
-    record(path)
-    frames: list[np.ndarray] = []
-    for image in _folder_images(path) if path.is_dir() else _video_images(path):
-        frame = np.asarray(image) / 255
-        frame = frame.astype(np.float32) if size is None else np.clip(resize_area(frame, size), 0, 1)
-        if frames and frame.shape != frames[0].shape:
-            raise ValueError(
-                f"{path}: frame {len(frames)} is {_size_text(frame)} and frame 0 is {_size_text(frames[0])};"
-                " give a size to bring them to"
-            )
-        frames.append(frame)
-        if len(frames) == max_frames:
-            break
-    if len(frames) < min_frames:
-        raise ValueError(f"{path} has {len(frames)} frames and at least {min_frames} are needed; give a longer video")
-    return np.stack(frames)
+    return read_clip(path, size=size, max_frames=max_frames, min_frames=min_frames).frames
 
 
 def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, frames_per_second: float = 25) -> None:
@@ -117,36 +82,6 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, *, frames_per_
             encoder, options = _mp4_encoder(pixel_format, images.shape)
             rgb = (av.VideoFrame.from_ndarray(image, format="rgb24") for image in images)
             _encode(temporary, "mp4", encoder, options, pixel_format, rate, rgb)
-
-
-def _video_images(path: Path) -> Iterator[Image.Image]:
-    try:
-        # Without the protocol FFmpeg takes what stands before a colon for one.
-        with av.open(f"file:{path}") as container:
-            if not container.streams.video:
-                raise ValueError(f"{path} holds no video stream; give a video file")
-            for frame in container.decode(video=0):
-                yield frame.to_image()
-    except (av.error.FFmpegError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} cannot be decoded as a video ({error}); give an intact mp4 or gif, or a folder of images"
-        ) from error
-
-
-def _folder_images(path: Path) -> Iterator[Image.Image]:
-    names = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
-    if not names:
-        raise ValueError(f"{path} holds no images; the names must end in one of {', '.join(IMAGE_SUFFIXES)}")
-    for name in names:
-        try:
-            with Image.open(name) as image:
-                yield image.convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"{name} cannot be decoded as an image ({error}); replace or remove it") from error
-
-
-def _size_text(frame: np.ndarray) -> str:
-    return f"{frame.shape[0]} x {frame.shape[1]} pixels"
 
 
 def _to_bytes(frames: np.ndarray) -> np.ndarray:
