@@ -3,11 +3,12 @@
     F^(k+1) = F^k - eta grad L(F^k) from any start of norms at least m > 0, any eta > 0. Norms never decrease, so the whole
     path stays where all norms are at least m, and for every k
     L(F^k) - L(F^(k+1)) >= eta (1 - eta C / (2 m^2)) ||grad L(F^k)||^2 for every bound C / m^2 on the curvature there. That
-    C_N of C1.hessian is one is proved here for every N; for N = 3 it is 12, the sharp C+_3. *)
+    C_N of C1.hessian is one is proved here for every N. With C1.upper-curvature it is the sharp C+_N: 12 for N = 3, 10 for
+    N = 4, and for other N any number that [upper_curvature] gives. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
 From Coquelicot Require Import Coquelicot.
-From framebound Require Import Inner TemporalLoss Hessian Constants Steadiness.
+From framebound Require Import Inner TemporalLoss Hessian Constants UpperCurvature Steadiness.
 Open Scope R_scope.
 
 Section Descent.
@@ -147,8 +148,34 @@ Qed.
 
 End Descent.
 
-(** For three frames the constant is 12: eta <= m^2/6 is safe. *)
+(** C1.upper-curvature gives smaller ones: C = 2/(N-2) K for any balanced v with |D_2|^T |D_2| v <= K v. *)
+Theorem feature_descent_balanced : forall (V : space) N v K m eta (F0 : nat -> V) k, (3 <= N)%nat -> balanced N v ->
+  (forall t, (t < N)%nat -> adjoint N (second_sum v) t <= K * v t) -> 0 < m -> norms_at_least N m F0 ->
+  loss N (descent N eta F0 k) - loss N (descent N eta F0 (S k))
+  >= eta * (1 - eta * (2 / INR (N - 2) * K) / (2 * m ^ 2)) * squared_gradient N (descent N eta F0 k).
+Proof.
+  intros V N v K m eta F0 k H3 Hv HK Hm H.
+  assert (C : @curvature_bound V N m (2 / INR (N - 2) * K / m ^ 2)).
+  { intros F x HF. now apply (upper_curvature N H3 v). }
+  pose proof (descent_for_ever N H3 m _ eta F0 k Hm C H) as D. pose proof (count_pos N H3).
+  replace (eta * (2 / INR (N - 2) * K) / (2 * m ^ 2)) with (eta * (2 / INR (N - 2) * K / m ^ 2) / 2) by (field; lra). exact D.
+Qed.
+
+(** For three frames the sharp constant is 12, so eta <= m^2/6 is safe; for four it is 10. *)
 Theorem feature_descent_three : forall (V : space) m eta (F0 : nat -> V) k, 0 < m -> norms_at_least 3 m F0 ->
   loss 3 (descent 3 eta F0 k) - loss 3 (descent 3 eta F0 (S k))
   >= eta * (1 - eta * 12 / (2 * m ^ 2)) * squared_gradient 3 (descent 3 eta F0 k).
-Proof. intros. rewrite <- hessian_constant_3. now apply feature_descent. Qed.
+Proof.
+  intros V m eta F0 k Hm H.
+  pose proof (descent_for_ever 3 ltac:(lia) m _ eta F0 k Hm (fun F x HF => upper_curvature_three V m F x Hm HF) H) as D.
+  replace (eta * 12 / (2 * m ^ 2)) with (eta * (12 / m ^ 2) / 2) by (field; lra). exact D.
+Qed.
+
+Theorem feature_descent_four : forall (V : space) m eta (F0 : nat -> V) k, 0 < m -> norms_at_least 4 m F0 ->
+  loss 4 (descent 4 eta F0 k) - loss 4 (descent 4 eta F0 (S k))
+  >= eta * (1 - eta * 10 / (2 * m ^ 2)) * squared_gradient 4 (descent 4 eta F0 k).
+Proof.
+  intros V m eta F0 k Hm H.
+  pose proof (descent_for_ever 4 ltac:(lia) m _ eta F0 k Hm (fun F x HF => upper_curvature_four V m F x Hm HF) H) as D.
+  replace (eta * 10 / (2 * m ^ 2)) with (eta * (10 / m ^ 2) / 2) by (field; lra). exact D.
+Qed.

@@ -16,9 +16,10 @@ from theory.inversion.round_trip import round_trip_bound
 from theory.rounding import relative_budget
 from theory.temporal_loss.bounded_norms import exact_quotient
 from theory.temporal_loss.hessian import hessian_constant
+from theory.temporal_loss.upper_curvature import upper_curvature_constant
 
 HEADER = """From Coq Require Import Reals ZArith List Lra Lia.
-From framebound Require Import Inner RoundTrip FixedPoint TemporalLoss Hessian Constants Landscape BoundedNorms.
+From framebound Require Import Inner RoundTrip FixedPoint TemporalLoss Hessian Constants UpperCurvature Landscape BoundedNorms.
 Import ListNotations.
 Open Scope R_scope.
 """
@@ -38,14 +39,17 @@ def _enclosing(value: float, operations: int) -> tuple[Fraction, Fraction]:
     return Fraction(value) - slack, Fraction(value) + slack
 
 
+def _integers(vector: np.ndarray) -> list[int]:
+    return [max(1, int(entry)) for entry in np.round(np.abs(vector) * 2.0**52)]
+
+
 def perron_vector(num_frames: int) -> list[int]:
     """Positive integers near the top eigenvector of B^T W B, the witness for both ends of C_N."""
     incidence = np.eye(num_frames - 1, num_frames) + np.eye(num_frames - 1, num_frames, k=1)
     weights = np.full(num_frames - 1, 2.0)
     weights[[0, -1]] = 1.0
     matrix = incidence.T @ (weights[:, None] * incidence)
-    vector = np.abs(np.linalg.eigh(matrix)[1][:, -1])
-    return [max(1, int(entry)) for entry in np.round(vector * 2.0**52)]
+    return _integers(np.linalg.eigh(matrix)[1][:, -1])
 
 
 def hessian_constant_lemma(num_frames: int, value: float | None = None) -> str:
@@ -63,6 +67,26 @@ Lemma hessian_constant_{num_frames} :
   IZR {ends.split()[0]} / IZR {SCALE} <= hessian_constant {num_frames} <= IZR {ends.split()[1]} / IZR {SCALE}.
 Proof.
   apply (hessian_constant_enclosed [{vector}]%Z {ends}); [simpl; lia | lia | vm_compute; reflexivity | vm_compute; reflexivity].
+Qed.
+"""
+
+
+def upper_curvature_lemma(num_frames: int, value: float | None = None) -> str:
+    """The largest curvature of frames of norm at least 1 lies where `upper_curvature_constant` says: no curvature is above the upper end of
+    the interval, and explicit frames reach the lower end. `value` puts another number in the constant's place."""
+    low, high = _enclosing(upper_curvature_constant(num_frames) if value is None else value, 16 * num_frames**2)
+    differences = np.abs(np.diff(np.eye(num_frames), n=2, axis=0))
+    vector = "; ".join(map(str, _integers(np.linalg.eigh(differences.T @ differences)[1][:, -1])))
+    bottom, top = (low * SCALE).__floor__(), (high * SCALE).__ceil__()
+    return f"""
+Lemma upper_curvature_{num_frames} : forall (V : space) (e1 e2 : V), orthonormal e1 e2 ->
+  (forall F x : nat -> V, norms_at_least {num_frames} 1 F ->
+     hessian_form {num_frames} F x <= IZR {top} / IZR {SCALE} / 1 ^ 2 * sum {num_frames} (fun t => << x t, x t >>)) /\\
+  (exists F x : nat -> V, norms_at_least {num_frames} 1 F /\\ 0 < sum {num_frames} (fun t => << x t, x t >>) /\\
+     IZR {bottom} / IZR {SCALE} / 1 ^ 2 * sum {num_frames} (fun t => << x t, x t >>) <= hessian_form {num_frames} F x).
+Proof.
+  intros V e1 e2 O. apply (upper_curvature_enclosed V e1 e2 [{vector}]%Z {bottom} {top} {SCALE} 1 O);
+  [lra | simpl; lia | lia | vm_compute; reflexivity | vm_compute; reflexivity | vm_compute; reflexivity].
 Qed.
 """
 

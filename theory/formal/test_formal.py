@@ -13,6 +13,7 @@ import pytest
 from theory.formal import FORMAL, certificates, coq
 from theory.rounding import relative_budget
 from theory.temporal_loss.hessian import hessian_constant
+from theory.temporal_loss.upper_curvature import upper_curvature_constant
 
 REASON = coq.unavailable()
 SEED = 20260801
@@ -73,6 +74,7 @@ def test_constants_are_those_of_python(build):
     rng = np.random.default_rng(SEED)
     sizes = sorted(rng.choice(np.arange(3, 41), size=10, replace=False).tolist())
     lemmas = [certificates.hessian_constant_lemma(size) for size in sizes]
+    lemmas += [certificates.upper_curvature_lemma(size) for size in sizes]
     lemmas += [certificates.critical_value_lemma(size) for size in sizes]
     lemmas += [certificates.quotient_lemma(size, radius / 64) for size, radius in zip(sizes, rng.integers(1, 640, 10).tolist(), strict=True)]
     for index in range(10):
@@ -85,13 +87,20 @@ def test_constants_are_those_of_python(build):
 
 
 @needs_coq
-@pytest.mark.parametrize("num_frames", [3, 8, 21])
-def test_a_wrong_constant_is_refused(build, num_frames):
+@pytest.mark.parametrize(
+    ("lemma", "constant"),
+    [
+        (certificates.hessian_constant_lemma, hessian_constant),
+        (certificates.upper_curvature_lemma, upper_curvature_constant),
+    ],
+)
+@pytest.mark.parametrize("num_frames", [3, 21])
+def test_a_wrong_constant_is_refused(build, lemma, constant, num_frames):
     """Ten times the rounding that is allowed is too much: the certificate is as fine as the numbers it certifies."""
     for sign in (1, -1):
-        wrong = hessian_constant(num_frames) * (1 + sign * 10 * relative_budget(16 * num_frames**2))
-        with pytest.raises(coq.ProofError, match="Unable to unify"):
-            coq.run_query(build, certificates.HEADER + certificates.hessian_constant_lemma(num_frames, wrong))
+        wrong = constant(num_frames) * (1 + sign * 10 * relative_budget(16 * num_frames**2))
+        with pytest.raises(coq.ProofError, match='Unable to unify "true" with "false"'):
+            coq.run_query(build, certificates.HEADER + lemma(num_frames, wrong))
 
 
 @needs_coq
