@@ -1,4 +1,5 @@
-"""The study of the filters on a tiny pipeline: what it records obeys the theorems, and the figure's words follow the data."""
+"""The study of the filters on a tiny pipeline: what it records obeys the theorems, and the figure's words follow the
+data."""
 
 import json
 from types import SimpleNamespace

@@ -52,7 +52,8 @@ def test_one_batch_leaves_the_rule_on_its_size_out(frames):
 
 
 def test_a_network_is_audited_with_its_filter():
-    """The editor's filter keeps the halves apart when it is told the number of frames, and mixes them when told wrongly."""
+    """The editor's filter keeps the halves apart when it is told the number of frames, and mixes them when told
+    wrongly."""
     editor = Editor(pixel_pipeline(), dtype=torch.float64)
     latents = editor.to_latents(clip(4))
 

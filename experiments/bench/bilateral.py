@@ -1,8 +1,9 @@
 """Time and memory of the bilateral filter: against one reading of the features, and against windows laid out in full.
 
-Reading the array once is `np.vdot(x, x)` on the flat array in its own float32, one call of BLAS without a copy. The filter of NumPy arrays
-takes one core. It goes through the array once, a block of columns that fits the cache at a time, so that it loads every value from main
-memory once and stores every result once; its time is that of its arithmetic (two exponentials a value), and is given in readings too.
+Reading the array once is `np.vdot(x, x)` on the flat array in its own float32, one call of BLAS without a copy. The
+filter of NumPy arrays takes one core. It goes through the array once, a block of columns that fits the cache at a time,
+so that it loads every value from main memory once and stores every result once; its time is that of its arithmetic (two
+exponentials a value), and is given in readings too.
 """
 
 import statistics
@@ -21,7 +22,8 @@ ROUNDS = 5
 
 
 def naive_filter(x: Any, sigma_range: float) -> Any:
-    """The filter as the public code writes it: all windows of 5 side by side, then weights, then sums; reflect padding."""
+    """The filter as the public code writes it: all windows of 5 side by side, then weights, then sums; reflect
+    padding."""
     import numpy as np
 
     padded = np.pad(x, ((2, 2), (0, 0)), mode="reflect")
@@ -93,8 +95,8 @@ def measure(seed: int, note: Note) -> dict[str, Any]:
 def lines(results: Mapping[str, Any]) -> Sequence[str]:
     naive = results["naive"]
     shown = [
-        f"filter, {name}: {results[name]['seconds']:.2f} s on one core, {results[name]['reads']:.1f} times a reading of the features, "
-        f"in one pass; memory beside the result {results[name]['extra_bytes'] / 1e6:.2g} MB"
+        f"filter, {name}: {results[name]['seconds']:.2f} s on one core, {results[name]['reads']:.1f} times a reading "
+        f"of the features, in one pass; memory beside the result {results[name]['extra_bytes'] / 1e6:.2g} MB"
         for name in ("bilateral", "monotone")
     ]
     return [

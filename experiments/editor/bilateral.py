@@ -45,8 +45,8 @@ def bilateral_filtering(
 ) -> Iterator[list[str]]:
     """Filters the chosen self-attention outputs across frames in the forward passes of the block.
 
-    The defaults are the settings of the public code of arXiv 2501.04606, with reflect padding (symmetric padding for the
-    monotone variant). Without the block the
+    The defaults are the settings of the public code of arXiv 2501.04606, with reflect padding (symmetric padding for
+    the monotone variant). Without the block the
     UNet is the base network bit for bit. Gradients flow through the filter. Features that are captured inside the block
     (`capture.captured_features`) are the filtered ones.
 

@@ -1,10 +1,13 @@
-"""Whether something that filters across frames along the batch axis mixes what it should not, and depends on how the clip is cut.
+"""Whether something that filters across frames along the batch axis mixes what it should not, and depends on how the
+clip is cut.
 
 Two faults of filtering along the batch axis, each found by running the filter and not by reading it:
 
-    guidance-seam   under guidance the batch holds the unconditional frames and then the conditional ones; a filter along the batch takes
+    guidance-seam   under guidance the batch holds the unconditional frames and then the conditional ones; a filter
+    along the batch takes
                     the last of the former and the first of the latter for neighbours
-    batch-size      a clip that goes through in several batches is cut where the batches end, and the result depends on their size
+    batch-size      a clip that goes through in several batches is cut where the batches end, and the result depends on
+    their size
 
 What each can change in a filtered value is bounded by theorem C4.chunks (`theory.bilateral.chunked_difference_bound`).
 """
@@ -49,7 +52,8 @@ def audit_batch_filter(run: Run, frames: torch.Tensor, *, frames_at_once: int | 
 
     Args:
         run: batch (frames, ...) to results (frames, ...); a filter of features, or a prediction with a filter inside.
-        frames: (frames, ...) a clip to probe with; real frames or features, so that what is measured is what happens there.
+        frames: (frames, ...) a clip to probe with; real frames or features, so that what is measured is what happens
+            there.
         frames_at_once: the batch size that the clip is cut into; None leaves that rule out.
 
     Returns:
@@ -79,7 +83,10 @@ def audit_batch_filter(run: Run, frames: torch.Tensor, *, frames_at_once: int | 
                 "batch-size",
                 whole,
                 cut,
-                "send the whole clip through at once, or let every batch see kernel_size // 2 frames more on either side",
+                (
+                    "send the whole clip through at once, or let every batch see kernel_size // 2 frames more on "
+                    "either side"
+                ),
             )
     return tuple(found)
 

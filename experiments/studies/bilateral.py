@@ -237,28 +237,30 @@ def draw(data: Data) -> Figure:
 
 
 def caption(data: Data) -> str:
-    variants, narrow = data["variants"], data["sigmas"]["narrow"]
+    variants, narrow, public = data["variants"], data["sigmas"]["narrow"], data["sigmas"]["public"]
     ranges = data["feature_range"]
     trips = ", ".join(f"{variants[name]['errors']['both_ways']:.3g} ({_title(name, narrow)})" for name in VARIANTS)
+    within = "all stay within" if ranges["all"] <= public else "some range over more than"
     return (
         f"C4: {data['num_frames']} held-out frames of {data['clip']} inverted and sampled back, or edited to "
         f'"{data["prompts"][1]}", by the trained UNet without adapter in {data["steps"]} steps; the outputs of '
         f"{len(data['layers'])} self-attentions of its last up block filtered along the frames. Titles name filter and "
         f"sigma_range. In a window of 5 frames half of these features range over less than {ranges['half']:.2g}, 99 of "
-        f"100 over less than {ranges['most']:.2g} and all over at most {ranges['all']:.2g}: the public code's sigma_range "
-        f"of {data['sigmas']['public']:g} is large, and there the bilateral filter is nearly linear. Relative round-trip "
-        f"error, filter both ways: {trips}; beside it, how far a filter in the inversion alone moves the reconstruction, relative to "
-        f"it. Temporal loss and cosines are those of the edit as the network without filter "
-        f"sees it. Below on the right the first filtered layer's largest change and, in red, what it can be at most "
-        f"(proved): 0.506 sigma_range, for the monotone filter 0.597 sigma_range. On round trip and edit there is no bound "
-        "to draw, because the network's Lipschitz constants in the maximum norm are not known."
+        f"100 over less than {ranges['most']:.2g}, and one over {ranges['all']:.2g}: {within} the public code's "
+        f"sigma_range of {public:g}. Relative round-trip error, filter both ways: {trips}; beside it, how far a filter "
+        "in the inversion alone moves the reconstruction, relative to it. Temporal loss and cosines are those of the "
+        "edit as the network without filter sees it. Below on the right the first filtered layer's largest change and, "
+        "in red, what it can be at most (proved): 0.506 sigma_range, for the monotone filter 0.597 sigma_range. On "
+        "round trip and edit there is no bound to draw, because the network's Lipschitz constants in the maximum norm "
+        "are not known."
     )
 
 
 def alt(data: Data) -> str:
     narrow = data["sigmas"]["narrow"]
     parts = "; ".join(
-        f"{_title(name, narrow)}: round trip {entry['errors']['both_ways']:.2g}, temporal loss {entry['temporal_loss']:.2g}"
+        f"{_title(name, narrow)}: round trip {entry['errors']['both_ways']:.2g}, "
+        f"temporal loss {entry['temporal_loss']:.2g}"
         for name, entry in ((name, data["variants"][name]) for name in VARIANTS)
     )
     return f"Frames of an edit without and with filters across frames, above bars that compare them. {parts}."

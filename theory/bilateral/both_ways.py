@@ -1,12 +1,14 @@
 r"""The same filtered predictor in inversion and sampling: the round trip stays of first order in the step.
 
-Statement. Let inversion and sampling both run with the filtered predictor e^B. If e_k(y) = R_k(y) + P_k(phi_k(y)) with Lipschitz constants
-r_k, p_k and q_k of R, P and phi in the maximum norm, then e^B_k has the constant Lambda^B_k = r_k + 2.0249284 p_k q_k, and
+Statement. Let inversion and sampling both run with the filtered predictor e^B. If e_k(y) = R_k(y) + P_k(phi_k(y)) with
+Lipschitz constants r_k, p_k and q_k of R, P and phi in the maximum norm, then e^B_k has the constant Lambda^B_k = r_k +
+2.0249284 p_k q_k, and
 
-    \| w_0 - z_0 \|_\infty \le \sum_k \| d^B_k \|_\infty \prod_{j<k} (1 + h_j Lambda^B_{j+1}),    d^B_k = h_k (e^B_{k+1}(z_{k+1}) - e^B_{k+1}(z_k)).
+    \| w_0 - z_0 \|_\infty \le \sum_k \| d^B_k \|_\infty \prod_{j<k} (1 + h_j Lambda^B_{j+1}),
+    d^B_k = h_k (e^B_{k+1}(z_{k+1}) - e^B_{k+1}(z_k)).
 
-Every defect is of the order h_k^2, so the round trip's error vanishes with the steps: the filter changes its constant and not its order,
-unlike a filter in the inversion alone (C4.inversion-alone).
+Every defect is of the order h_k^2, so the round trip's error vanishes with the steps: the filter changes its constant
+and not its order, unlike a filter in the inversion alone (C4.inversion-alone).
 
 Hypotheses.
     H1  The constants hold on convex sets that hold z_k and w_k and their features, k = 1, .., N-1.
@@ -115,10 +117,14 @@ CLAIM = Claim(
     id="C4.both-ways",
     title="Round-trip error of the same filtered predictor in both directions",
     statement=(
-        "With the same filter in inversion and sampling the round trip errs by at most sum_k ||d^B_k|| prod_{j<k} (1 + h_j Lambda^B_{j+1}) in "
-        "the maximum norm, Lambda^B = r + 2.0249284 p q: of first order in the step, as without the filter."
+        "With the same filter in inversion and sampling the round trip errs by at most sum_k ||d^B_k|| prod_{j<k} (1 "
+        "+ h_j Lambda^B_{j+1}) in the maximum norm, Lambda^B = r + 2.0249284 p q: of first order in the step, as "
+        "without the filter."
     ),
-    latex=r"\|w_0 - z_0\|_\infty \le \sum_k \|d^B_k\|_\infty \prod_{j<k} (1 + h_j \Lambda^B_{j+1}),\quad \Lambda^B = r + 2.0249284\, p q",
+    latex=(
+        r"\|w_0 - z_0\|_\infty \le \sum_k \|d^B_k\|_\infty "
+        r"\prod_{j<k} (1 + h_j \Lambda^B_{j+1}),\quad \Lambda^B = r + 2.0249284\, p q"
+    ),
     hypotheses=(
         Hypothesis("H1", "The constants hold on convex sets that hold z_k and w_k and their features, k = 1, .., N-1."),
         Hypothesis("H2", "Sampling starts where the inversion ended."),
@@ -131,7 +137,10 @@ CLAIM = Claim(
     witnesses=witness,
     witness_parameters=witness_parameters,
     measured_in_words="the largest error of a frame after inversion and sampling, in the variable y = x / sqrt(abar)",
-    bound_in_words="the filtered inversion's one-step defects, each times the growth of the later sampling steps, in the same units",
+    bound_in_words=(
+        "the filtered inversion's one-step defects, each times the growth of the later sampling steps, in the same "
+        "units"
+    ),
     necessity={"H1": _steeper, "H2": _elsewhere, "H3": _one_way},
     planted={
         "without growth": lambda instance: jnp.sum(_defects(instance)),
@@ -144,8 +153,8 @@ CLAIM = Claim(
         ),
     },
     no_network=(
-        "The Lipschitz constants of a UNet in the maximum norm are not known, so the bound cannot be evaluated; the study of the filter "
-        "measures the round trip itself."
+        "The Lipschitz constants of a UNet in the maximum norm are not known, so the bound cannot be evaluated; the "
+        "study of the filter measures the round trip itself."
     ),
     relies_on=("C4.lipschitz", "C3.round-trip"),
     lemmas=("discrete Groenwall inequality",),

@@ -1,18 +1,20 @@
 r"""A numerical certificate of the inequality behind the filter's constant in the l_2 norm, by branch and bound.
 
-Let pi_k = g(k) / G be the neighbours' spatial weights, rho = exp(-u^2 / 2), alpha = rho (1 - u (u - F)), mu = lambda / G, and E the mean
-over the neighbours of a window with weights pi. With m = mu (1 + G E rho) and F the window's mean, so that
+Let pi_k = g(k) / G be the neighbours' spatial weights, rho = exp(-u^2 / 2), alpha = rho (1 - u (u - F)), mu = lambda /
+G, and E the mean over the neighbours of a window with weights pi. With m = mu (1 + G E rho) and F the window's mean, so
+that
 
     E rho = (m - mu) / lambda,    E rho u = F m / lambda,    mu <= m <= mu + lambda,    |F| <= K,
 
-the inequality to show is E alpha^2 - m E alpha <= (2 + slack) m^2. It follows for a pair (m, F), whatever the window, from two numbers
-kappa, nu with
+the inequality to show is E alpha^2 - m E alpha <= (2 + slack) m^2. It follows for a pair (m, F), whatever the window,
+from two numbers kappa, nu with
 
-    alpha^2 - m alpha - kappa (rho - (m - mu) / lambda) - nu (rho u - F m / lambda) <= (2 + slack) m^2    for every real u.
+    alpha^2 - m alpha - kappa (rho - (m - mu) / lambda) - nu (rho u - F m / lambda) <= (2 + slack) m^2
 
-F >= 0 is enough, by the change of sign of u. The rectangle of all (m, F) is covered by boxes, on each of which a linear program proposes
-kappa and nu, and the inequality is checked at every u of a grid for the whole box, by its derivatives in m and F, and between the grid's
-points by a bound on its second derivative in u. Arithmetic is float64 with `MARGIN` to spare, which is a thousand times its rounding.
+for every real u. F >= 0 is enough, by the change of sign of u. The rectangle of all (m, F) is covered by boxes, on each of which a linear
+program proposes kappa and nu, and the inequality is checked at every u of a grid for the whole box, by its derivatives
+in m and F, and between the grid's points by a bound on its second derivative in u. Arithmetic is float64 with `MARGIN`
+to spare, which is more than a hundred times its rounding.
 """
 
 import dataclasses
@@ -26,7 +28,8 @@ from theory.bilateral.constants import largest_change, negative_share
 FARTHEST = 8.0
 SPACING = 0.01
 MARGIN = 1e-9
-"""Covers the rounding of some 30 operations on numbers of at most 1000, and the tail |u| > 8, where rho and its multiples are below 1e-11."""
+"""Covers the rounding of some 30 operations on numbers of at most 1000, and the tail |u| > 8, where rho and its
+multiples are below 1e-11."""
 LARGEST_MULTIPLIER = 20.0
 MAXIMUM_BOXES = 1_000
 GRID = np.arange(-FARTHEST, FARTHEST + SPACING / 2, SPACING)
@@ -82,8 +85,8 @@ def _largest(box: Box, kappa: float, nu: float, slack: float, share: float, weig
     by_m = np.abs(-alpha + (kappa + nu * f) / share - 2 * (2 + slack) * m) * dm
     by_f = np.abs((2 * alpha - m) * rho_u + nu * m / share) * df
     products = rho_u**2 * df * df + (np.abs(rho_u) + abs(nu) / share) * dm * df
-    # Between two points of the grid: spacing^2 / 8 times the second derivative in u, with |rho'| <= 0.61, |rho''| <= 1, |(rho u)'| <= 1,
-    # |(rho u)''| <= 1.39, and for rho (1 - u^2): first derivative at most 1.39, second at most 3.
+    # Between two points of the grid: spacing^2 / 8 times the second derivative in u, with |rho'| <= 0.61, |rho''| <= 1,
+    # |(rho u)'| <= 1, |(rho u)''| <= 1.39, and for rho (1 - u^2): first derivative at most 1.39, second at most 3.
     mean = f + df
     size, slope, bend = 1 + mean, 1.39 + mean, 3 + 1.39 * mean
     second = 2 * slope**2 + (2 * size + m + dm) * bend + abs(kappa) + 1.39 * abs(nu)
@@ -94,14 +97,16 @@ def certify(slack: float, weight: float) -> int:
     """Prove the inequality of this module for a kernel whose neighbours weigh G.
 
     Args:
-        slack: by how much the 2 of the inequality is enlarged; the work grows as it falls, and at 0 there is no strict inequality to prove.
+        slack: by how much the 2 of the inequality is enlarged; the work grows as it falls, and at 0 there is no strict
+            inequality to prove.
         weight: G.
 
     Returns:
         How many boxes were proved.
 
     Raises:
-        ArithmeticError: more than MAXIMUM_BOXES boxes were needed; the inequality may be false there, or the slack too small.
+        ArithmeticError: more than MAXIMUM_BOXES boxes were needed; the inequality may be false there, or the slack too
+            small.
     """
     share, largest = negative_share(weight), largest_change(weight)
     root = Box(share / weight + share / 2, share / 2, largest / 2, largest / 2)
@@ -114,8 +119,8 @@ def certify(slack: float, weight: float) -> int:
                 waiting += [(part, multipliers) for part in box.split()]
                 if proved + len(waiting) > MAXIMUM_BOXES:
                     raise ArithmeticError(
-                        f"{proved} boxes proved and {len(waiting)} left, the last around m = {box.m:.6g}, F = {box.mean:.6g}; the inequality "
-                        f"is false there or slack = {slack:g} is too small: enlarge it"
+                        f"{proved} boxes proved and {len(waiting)} left, the last around m = {box.m:.6g}, F = "
+                        f"{box.mean:.6g}; the inequality is false there or slack = {slack:g} is too small: enlarge it"
                     )
                 continue
         proved += 1
@@ -123,5 +128,6 @@ def certify(slack: float, weight: float) -> int:
 
 
 def euclidean_factor(slack: float, share: float) -> float:
-    """What the slack costs: (1 + 2 lambda)^2 becomes (1 + 2 lambda) (1 + (2 + slack) lambda); the root of their quotient."""
+    """What the slack costs: (1 + 2 lambda)^2 becomes (1 + 2 lambda) (1 + (2 + slack) lambda); the root of their
+    quotient."""
     return math.sqrt((1 + (2 + slack) * share) / (1 + 2 * share))

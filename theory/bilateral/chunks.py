@@ -1,14 +1,15 @@
 r"""Filtering along the batch axis: what a cut changes, and what a seam does.
 
-Statement. Let a sequence of frames be cut into pieces of at least h + 1 = 3 frames. Filtering the sequence, and filtering each piece
-by itself under reflect padding, differ
+Statement. Let a sequence of frames be cut into pieces of at least h + 1 = 3 frames. Filtering the sequence, and
+filtering each piece by itself under reflect padding, differ
 
     by at most D sigma_range, D = 0.5407874 for kernel 5 and sigma_spatial 1,
 
-at the h = 2 frames on either side of a cut and nowhere else. The same D bounds both faults of filtering along the batch axis: a clip
-filtered in chunks (the cuts are wrong: the result depends on the batch size), and a batch under guidance, unconditional frames and then
-conditional ones, filtered as one sequence (the missing cut is wrong: the two mix at the seam). A piece filtered with h frames more on
-either side, which are dropped afterwards, gives the sequence's result bit for bit.
+at the h = 2 frames on either side of a cut and nowhere else. The same D bounds both faults of filtering along the batch
+axis: a clip filtered in chunks (the cuts are wrong: the result depends on the batch size), and a batch under guidance,
+unconditional frames and then conditional ones, filtered as one sequence (the missing cut is wrong: the two mix at the
+seam). A piece filtered with h frames more on either side, which are dropped afterwards, gives the sequence's result bit
+for bit.
 
     D = max_{r, s} (q s - p r) / (1 + p + q) + 2 p r / (1 + 2 p),   p = G e^{-r^2/2} / 2,  q = G e^{-s^2/2} / 2
 
@@ -16,10 +17,11 @@ Hypotheses.
     H1  Every piece has at least 3 frames.
     H2  The difference is measured against the weights' own range width sigma_range.
 
-**Tight**: attained at the last frame of a piece, whose past lies r = 1.5452428 below it and whose future s = 1.0312228 above it: the
-sequence pulls it up, and the piece, which sees its past twice, down.
+**Tight**: attained at the last frame of a piece, whose past lies r = 1.5452428 below it and whose future s = 1.0312228
+above it: the sequence pulls it up, and the piece, which sees its past twice, down.
 
-In the paper: nothing; it is what the public code of the companion system does. Proof: paper_notes.md, section C4.chunks.
+In the paper: nothing; it is what the public code of the companion system does. Proof: paper_notes.md, section
+C4.chunks.
 """
 
 import functools
@@ -59,14 +61,16 @@ SIZES: tuple[Size, ...] = ((("num_frames", 6), ("piece", 3)), (("num_frames", 8)
 
 
 def _end_difference(past, future, weight: float):
-    """(sequence - piece) at the last frame of a piece, past `past` below and future `future` above it, in range widths."""
+    """(sequence - piece) at the last frame of a piece, past `past` below and future `future` above it, in range
+    widths."""
     p, q = weight / 2 * np.exp(-(past**2) / 2), weight / 2 * np.exp(-(future**2) / 2)
     return (q * future - p * past) / (1 + p + q) + 2 * p * past / (1 + 2 * p)
 
 
 @functools.cache
 def end_extremum(weight: float) -> tuple[float, float, float]:
-    """D of the last frame of a piece, and the r and s where it is attained, by a grid that is refined around its best point."""
+    """D of the last frame of a piece, and the r and s where it is attained, by a grid that is refined around its best
+    point."""
     centre, width = (FARTHEST / 2, FARTHEST / 2), FARTHEST / 2
     for _ in range(REFINEMENTS):
         past, future = (np.linspace(max(0.0, middle - width), middle + width, GRID) for middle in centre)
@@ -80,7 +84,8 @@ def end_extremum(weight: float) -> tuple[float, float, float]:
 
 def _one_sided(weight: float, mean: float) -> float:
     """sup_u w e^{-u^2/2} (u - mean) / (1 + w e^{-u^2/2}): how far frames of weight w can pull a mean up."""
-    # At the supremum k: u (u - mean - k) = 1, and k = w e^{-u^2/2} / u; the right side falls and u - mean - 1/u rises in u.
+    # At the supremum k: u (u - mean - k) = 1, and k = w e^{-u^2/2} / u; the right side falls and u - mean - 1/u rises
+    # in u.
     low, high = 1e-9, FARTHEST + abs(mean)
     for _ in range(200):
         u = (low + high) / 2
@@ -90,7 +95,8 @@ def _one_sided(weight: float, mean: float) -> float:
 
 @functools.cache
 def _constant(kernel_size: int, sigma_spatial: float) -> tuple[float, bool]:
-    """D, and whether it is attained: at the ends of the pieces exactly, further inside by a bound that is no more than sufficient."""
+    """D, and whether it is attained: at the ends of the pieces exactly, further inside by a bound that is no more than
+    sufficient."""
     weight, half = neighbour_weight(kernel_size, sigma_spatial), kernel_size // 2
     spatial = spatial_weights(kernel_size, sigma_spatial)
     end = end_extremum(weight)[0]
@@ -110,8 +116,8 @@ def chunked_difference_bound(sigma_range: Any, kernel_size: int = 5, sigma_spati
 
     Args:
         sigma_range: number or array (NumPy, JAX, PyTorch), in the units of the values.
-        kernel_size, sigma_spatial: of the filter. Where frames beside the end of a piece could change more than the end itself
-            (sigma_spatial above about 1.7 for kernel 5) D is an upper bound and perhaps not the best one.
+        kernel_size, sigma_spatial: of the filter. Where frames beside the end of a piece could change more than the end
+            itself (sigma_spatial above about 1.7 for kernel 5) D is an upper bound and perhaps not the best one.
 
     Returns:
         Of the same kind and units.
@@ -132,15 +138,17 @@ def chunked_filter(x: Any, frames_at_once: int, *, overlap: int = 0, **settings:
     Args:
         x: (frames, ...), as `bilateral_filter` takes it.
         frames_at_once: frames that a piece gives to the result.
-        overlap: frames that a piece sees beside them on either side. kernel_size // 2 give the result of the whole clip bit for bit;
-            0, which is what filtering along the batch axis does, is off by up to `chunked_difference_bound`.
+        overlap: frames that a piece sees beside them on either side. kernel_size // 2 give the result of the whole clip
+            bit for bit; 0, which is what filtering along the batch axis does, is off by up to
+            `chunked_difference_bound`.
         settings: of `bilateral_filter`.
 
     Returns:
         Same shape, kind and dtype.
 
     Raises:
-        ValueError: frames_at_once below 1; overlap below 0; what `bilateral_filter` raises, for example for a piece that is too short.
+        ValueError: frames_at_once below 1; overlap below 0; what `bilateral_filter` raises, for example for a piece
+            that is too short.
     """
     if frames_at_once < 1:
         raise ValueError(f"frames_at_once = {frames_at_once}; at least 1 is needed")
@@ -218,8 +226,8 @@ def _planted(weight: float):
 
 
 def _seam(evidence: Evidence) -> Sequence[Outcome]:
-    """Features without and with the adapter one after the other, as the two halves of a guided batch, filtered as one sequence and each
-    by itself."""
+    """Features without and with the adapter one after the other, as the two halves of a guided batch, filtered as one
+    sequence and each by itself."""
     outcomes = []
     for label, off, on in instances.adapter_pairs(evidence):
         for sigma in (1.0, 0.05):
@@ -237,8 +245,9 @@ CLAIM = Claim(
     id="C4.chunks",
     title="What filtering along the batch axis changes",
     statement=(
-        "A sequence filtered as a whole, and cut into pieces of at least 3 frames that are filtered one by one, differ by at most "
-        "0.5407874 sigma_range, at the two frames on either side of a cut; two frames of overlap mend it."
+        "A sequence filtered as a whole, and cut into pieces of at least 3 frames that are filtered one by one, "
+        "differ by at most 0.5407874 sigma_range, at the two frames on either side of a cut; two frames of overlap "
+        "mend it."
     ),
     latex=r"\|B(x) - (B(x^{(1)}), \ldots, B(x^{(n)}))\|_\infty \le D \sigma_r,\quad D = 0.5407874",
     hypotheses=(
@@ -251,11 +260,16 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="the largest difference between the sequence's and the pieces' filtered values, in units of the values",
+    measured_in_words=(
+        "the largest difference between the sequence's and the pieces' filtered values, in units of the values"
+    ),
     bound_in_words="D times sigma_range, in the same units",
     necessity={"H2": _half_the_width},
     definitional={
-        "H1": "a piece of fewer than 3 frames has no reflect padding of a window of 5, so there is no filter to compare with"
+        "H1": (
+            "a piece of fewer than 3 frames has no reflect padding of a window of 5, so there is no filter to compare "
+            "with"
+        )
     },
     planted={
         "K of the neighbours on one side": lambda instance: (
@@ -271,8 +285,9 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The trained UNet's self-attention features of 5 frames without and then with the adapter, filtered as one sequence of 10 "
-                "and as two of 5, with sigma_range 1 and 0.05: the largest difference against D sigma_range"
+                "The trained UNet's self-attention features of 5 frames without and then with the adapter, filtered "
+                "as one sequence of 10 and as two of 5, with sigma_range 1 and 0.05: the largest difference against D "
+                "sigma_range"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,

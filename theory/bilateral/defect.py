@@ -12,7 +12,8 @@ Hypotheses.
 
 **Tight**: attained where all neighbours of a frame lie at x_i + sqrt(1 + s) sigma_range = x_i + 1.28459 sigma_range.
 
-In the paper: claim C4 needs it: it is the mismatch that the filter brings into an inversion. Proof: paper_notes.md, section C4.defect.
+In the paper: claim C4 needs it: it is the mismatch that the filter brings into an inversion. Proof: paper_notes.md,
+section C4.defect.
 """
 
 import math
@@ -107,7 +108,8 @@ def _bounded(evidence: Evidence) -> Sequence[Outcome]:
 
 
 def _order_matters(evidence: Evidence) -> Sequence[Outcome]:
-    """Root mean square of the change at sigma_range = 1, in the clip's order and in one in which few neighbours stay neighbours."""
+    """Root mean square of the change at sigma_range = 1, in the clip's order and in one in which few neighbours stay
+    neighbours."""
     outcomes = []
     for record in instances.cleanest(evidence):
         values = instances.columns(record)
@@ -124,8 +126,8 @@ CLAIM = Claim(
     id="C4.defect",
     title="How much the bilateral filter changes a value at most",
     statement=(
-        "The filter changes no value by more than K sigma_range, K = s / sqrt(1 + s), s = 2 W(G / (2 sqrt e)): 0.5061296 for kernel 5 "
-        "and sigma_spatial 1; no smaller constant will do."
+        "The filter changes no value by more than K sigma_range, K = s / sqrt(1 + s), s = 2 W(G / (2 sqrt e)): "
+        "0.5061296 for kernel 5 and sigma_spatial 1; no smaller constant will do."
     ),
     latex=r"|B(x)_i - x_i| \le \frac{s}{\sqrt{1+s}}\,\sigma_r,\quad s = 2 W\!\left(\frac{G}{2\sqrt e}\right)",
     hypotheses=(
@@ -156,8 +158,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The trained UNet's self-attention features filtered along 5 frames with sigma_range 1 and 0.01: the largest change of a "
-                "value against K sigma_range"
+                "The trained UNet's self-attention features filtered along 5 frames with sigma_range 1 and 0.01: the "
+                "largest change of a value against K sigma_range"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
@@ -165,9 +167,10 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Are neighbouring frames of the real clip alike to the trained UNet, at the recorded timestep with the least noise: does the "
-                "filter (sigma_range 1) change its features less, in root mean square, in the clip's order than in the order 1, 3, .., 0, "
-                "2, ..? (At timesteps of more noise the last layer's features need not obey, and some do not.)"
+                "Are neighbouring frames of the real clip alike to the trained UNet, at the recorded timestep with "
+                "the least noise: does the filter (sigma_range 1) change its features less, in root mean square, in "
+                "the clip's order than in the order 1, 3, .., 0, 2, ..? (At timesteps of more noise the last layer's "
+                "features need not obey, and some do not.)"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,

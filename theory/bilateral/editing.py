@@ -1,14 +1,14 @@
 r"""A filter inside a noise predictor, and on the latent: the round trips and samplings that three theorems compare.
 
-In the variables y = x / sqrt(abar), sigma = sqrt(1/abar - 1), h_k = sigma_{k+1} - sigma_k, a state has one value a frame, and the
-predictor of level k reads features phi_k of the state, which the filter B may smooth on the way:
+In the variables y = x / sqrt(abar), sigma = sqrt(1/abar - 1), h_k = sigma_{k+1} - sigma_k, a state has one value a
+frame, and the predictor of level k reads features phi_k of the state, which the filter B may smooth on the way:
 
     e_k(y)   = -r_k * y + post_k phi_k(y),      phi_k(y) = f_k + pre_k sin(y)
     e^B_k(y) = -r_k * y + post_k B(phi_k(y))
 
-with one rate r_k for each frame. In the maximum norm e_k has the Lipschitz constant Lambda_k = max_i |r_k,i| + post_k pre_k, and the map
-from the features to the prediction has post_k. The filter moves features by at most K sigma_range (C4.defect), hence a prediction by at
-most post_k K sigma_range.
+with one rate r_k for each frame. In the maximum norm e_k has the Lipschitz constant Lambda_k = max_i |r_k,i| + post_k
+pre_k, and the map from the features to the prediction has post_k. The filter moves features by at most K sigma_range
+(C4.defect), hence a prediction by at most post_k K sigma_range.
 """
 
 from collections.abc import Callable
@@ -38,15 +38,17 @@ STEP = 0.3
 def operations(*, num_steps: int) -> int:
     """Roundings of an error at the data end, in units of the bound.
 
-    A step is some 150 roundings (the filter's 60, a sine, a norm) at the size of its states and features, which the drawn parameters keep
-    below some 1000 times what the filter can move in a step: that is at least h post K sigma_range >= 0.11 / e K e^-2 against features of
+    A step is some 150 roundings (the filter's 60, a sine, a norm) at the size of its states and features, which the
+    drawn parameters keep below some 1000 times what the filter can move in a step: that is at least h post K
+        sigma_range >= 0.11 / e K e^-2 against features of
     some 10 sigma_range and states of some 10. Growth acts on rounding and bound alike.
     """
     return 150_000 * num_steps
 
 
 def draw(key: jax.Array, *, num_steps: int) -> Parameters:
-    """Random levels, predictors and a start; as often with predictors that hardly read the state as with ones that do."""
+    """Random levels, predictors and a start; as often with predictors that hardly read the state as with ones that
+    do."""
     keys = jax.random.split(key, 9)
     levels = num_steps + 1
     spread = 10.0 ** jax.random.uniform(keys[0], minval=-2.0, maxval=0.3)
@@ -124,7 +126,8 @@ def sample(
 
 
 def invert(member: Instance, *, filtered: bool) -> tuple[jax.Array, jax.Array]:
-    """The inversion z_{k+1} = z_k + h_k e_{k+1}(z_k) from the start, with diffusers' convention, and its own one-step defects.
+    """The inversion z_{k+1} = z_k + h_k e_{k+1}(z_k) from the start, with diffusers' convention, and its own one-step
+    defects.
 
     Returns:
         z_N, and the maximum norms of d_k = h_k (e_{k+1}(z_{k+1}) - e_{k+1}(z_k)), (num_steps,).
@@ -145,7 +148,8 @@ def filter_moves(member: Instance) -> jax.Array:
 
 
 def explicit_parameters(num_steps: int, rates: np.ndarray, features: np.ndarray) -> Parameters:
-    """Parameters of an instance with given rates in (-2, 2) and features, with post = 1, pre = 0 and sigma_range = 1 on equal steps."""
+    """Parameters of an instance with given rates in (-2, 2) and features, with post = 1, pre = 0 and sigma_range = 1 on
+    equal steps."""
     levels = num_steps + 1
     return {
         "first_level": jnp.asarray(0.0),

@@ -1,11 +1,12 @@
-r"""The filter never increases the energy of the differences of neighbouring frames: refuted, true for an infinite sigma_range.
+r"""The filter never increases the energy of the differences of neighbouring frames: refuted, true for an infinite
+sigma_range.
 
 Statement. For all frames and every sigma_range
 
     \sum_i (B(x)_{i+1} - B(x)_i)^2 \le \sum_i (x_{i+1} - x_i)^2.
 
-Counterexample: (0, 0.7, 4, 4.7) in range widths, whose energy grows 1.15828 times though it only rises: its two halves are each drawn
-together, and the step between them grows.
+Counterexample: (0, 0.7, 4, 4.7) in range widths, whose energy grows 1.15828 times though it only rises: its two halves
+are each drawn together, and the step between them grows.
 
 Hypotheses.
     H1  There are at least 3 frames (reflect padding of a window of 5).
@@ -13,7 +14,8 @@ Hypotheses.
 
 **Lower**: a counterexample; the largest growth is not known to us.
 
-In the paper: claim C4, in the reading that filtering across frames always smooths. Proof: paper_notes.md, section C4.energy.
+In the paper: claim C4, in the reading that filtering across frames always smooths. Proof: paper_notes.md, section
+C4.energy.
 """
 
 import math
@@ -113,7 +115,8 @@ REPAIRED = Problem(
 
 
 def _linear(evidence: Evidence) -> Sequence[Outcome]:
-    """How far the filter with sigma_range = 1 is from the linear one, in root mean square, against a hundredth of the latter's change."""
+    """How far the filter with sigma_range = 1 is from the linear one, in root mean square, against a hundredth of the
+    latter's change."""
     outcomes = []
     for record in evidence.features:
         values = instances.columns(record)
@@ -132,7 +135,10 @@ def _squares(instance: Instance):
 CLAIM = Claim(
     id="C4.energy",
     title="The bilateral filter never increases the energy of frame differences",
-    statement="For all frames and every sigma_range the filter does not increase the sum of squared differences of neighbouring frames.",
+    statement=(
+        "For all frames and every sigma_range the filter does not increase the sum of squared differences of "
+        "neighbouring frames."
+    ),
     latex=r"\sum_i (B(x)_{i+1} - B(x)_i)^2 \le \sum_i (x_{i+1} - x_i)^2",
     hypotheses=(
         Hypothesis("H1", "There are at least 3 frames, under reflect padding of a window of 5."),
@@ -146,7 +152,9 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="the sum of squared differences of neighbouring frames after the filter, in squared units of the values",
+    measured_in_words=(
+        "the sum of squared differences of neighbouring frames after the filter, in squared units of the values"
+    ),
     bound_in_words="the same sum before the filter",
     necessity={},
     definitional={
@@ -165,8 +173,9 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The hypothesis on the trained UNet's self-attention features along 5 frames: is the filter with sigma_range = 1, the public "
-                "code's, as good as linear, that is, no further from the filter of infinite sigma_range than a hundredth of its change?"
+                "The hypothesis on the trained UNet's self-attention features along 5 frames: is the filter with "
+                "sigma_range = 1, the public code's, as good as linear, that is, no further from the filter of "
+                "infinite sigma_range than a hundredth of its change?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,

@@ -4,9 +4,9 @@ Statement. Under symmetric or circular padding, for all frames and every sigma_r
 
     \| J \|_2 \le \sqrt{(1 + 2 \lambda) (1 + (2 + slack) \lambda)} \le 2.0275,    slack = 1/100,
 
-and no constant below 1.870660 will do for long clips: a ramp of 1.85407 sigma_range a frame, disturbed by (-1)^i, attains it in the limit
-of many frames. So in l_2, too, the filter is not non-expansive, and it expands no more than about as much as in the maximum norm
-(2.0249284). Under reflect padding the same argument gives ||J||_2 <= 2.2275.
+and no constant below 1.870660 will do for long clips: a ramp of 1.85407 sigma_range a frame, disturbed by (-1)^i,
+attains it in the limit of many frames. So in l_2, too, the filter is not non-expansive, and it expands no more than
+about as much as in the maximum norm (2.0249284). Under reflect padding the same argument gives ||J||_2 <= 2.2275.
 
 Hypotheses.
     H1  Padding is symmetric or circular, with a kernel of 5 and sigma_spatial = 1, and there are at least 2 frames.
@@ -14,8 +14,8 @@ Hypotheses.
 
 **Upper**: the largest value known is 1.870660.
 
-In the paper: claim C4 in the Euclidean norm, in which C3's bounds are stated. Proof: paper_notes.md, section C4.euclidean, with a
-numerical certificate (theory/bilateral/certificate.py).
+In the paper: claim C4 in the Euclidean norm, in which C3's bounds are stated. Proof: paper_notes.md, section
+C4.euclidean, with a numerical certificate (theory/bilateral/certificate.py).
 """
 
 import functools
@@ -60,8 +60,8 @@ def euclidean_bound(kernel_size: int = 5, sigma_spatial: float = 1.0) -> float:
     Computed with its certificate, which takes about a second.
 
     Raises:
-        ValueError: settings that define no filter, or a kernel for which the certificate fails (the argument behind it needs neighbours
-            that weigh about as much as the frame itself).
+        ValueError: settings that define no filter, or a kernel for which the certificate fails (the argument behind it
+            needs neighbours that weigh about as much as the frame itself).
 
     Source: paper_notes.md, C4.euclidean.
     """
@@ -70,14 +70,16 @@ def euclidean_bound(kernel_size: int = 5, sigma_spatial: float = 1.0) -> float:
         certify(SLACK, weight)
     except ArithmeticError as error:
         raise ValueError(
-            f"kernel_size = {kernel_size}, sigma_spatial = {sigma_spatial}: no bound in the l_2 norm is certified for neighbours that weigh "
-            f"{weight:.6g} ({error}); use the maximum norm (lipschitz_constant)"
+            f"kernel_size = {kernel_size}, sigma_spatial = {sigma_spatial}: no bound in the l_2 norm is certified for "
+            f"neighbours that weigh {weight:.6g} ({error}); use the maximum norm (lipschitz_constant)"
         ) from None
     return lipschitz_constant(kernel_size, sigma_spatial) * euclidean_factor(SLACK, negative_share(weight))
 
 
 def ramp_gain(slope: float = SLOPE) -> float:
-    """What the Jacobian of a long ramp does to the disturbance (-1)^i: a_0 - 2 a_1 + 2 a_2, a_k = w_k (1 - (k slope)^2).
+    """What the Jacobian of a long ramp does to the disturbance (-1)^i.
+
+        a_0 - 2 a_1 + 2 a_2,  a_k = w_k (1 - (k slope)^2)
 
     A lower bound on the Lipschitz constant in l_2 for every number of frames large enough; 1.870660 at the best slope.
     """
@@ -146,8 +148,9 @@ CLAIM = Claim(
     id="C4.euclidean",
     title="The bilateral filter's Lipschitz constant in the l_2 norm, enclosed",
     statement=(
-        "Under symmetric or circular padding the filter's Lipschitz constant in the l_2 norm is at most 2.0275 for kernel 5 and "
-        "sigma_spatial 1, for every number of frames and every sigma_range; for long clips it is at least 1.870660."
+        "Under symmetric or circular padding the filter's Lipschitz constant in the l_2 norm is at most 2.0275 for "
+        "kernel 5 and sigma_spatial 1, for every number of frames and every sigma_range; for long clips it is at "
+        "least 1.870660."
     ),
     latex=r"\|J\|_2 \le \sqrt{(1+2\lambda)(1+(2+\tfrac{1}{100})\lambda)} \le 2.0275",
     hypotheses=(
@@ -178,8 +181,9 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The trained UNet's self-attention features, filtered along 5 frames under symmetric padding with sigma_range 1 and 0.01: how "
-                "far apart are those with and without the adapter, in l_2, against 2.0275 times their distance before the filter?"
+                "The trained UNet's self-attention features, filtered along 5 frames under symmetric padding with "
+                "sigma_range 1 and 0.01: how far apart are those with and without the adapter, in l_2, against 2.0275 "
+                "times their distance before the filter?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,

@@ -1,22 +1,24 @@
-r"""The filter never drives two clips apart: refuted by three frames, true while a window's values lie within one range width.
+r"""The filter never drives two clips apart: refuted by three frames, true while a window's values lie within one range
+width.
 
 Statement. For all clips x, x' and every sigma_range, in the maximum norm,
 
     \| B(x) - B(x') \| \le \| x - x' \|.
 
-Counterexample: x = (-sqrt 3, 0, sqrt 3) and x' = (-3, 0, 3) in range widths. The filter maps (-d, 0, d) to (-f(d), 0, f(d)), so that
-the ratio |f(3) - f(sqrt 3)| / (3 - sqrt 3) = 1.26081 is the same in every l_p norm. With more frames the ratio comes close to 2.0249
-(C4.lipschitz).
+Counterexample: x = (-sqrt 3, 0, sqrt 3) and x' = (-3, 0, 3) in range widths. The filter maps (-d, 0, d) to (-f(d), 0,
+f(d)), so that the ratio |f(3) - f(sqrt 3)| / (3 - sqrt 3) = 1.26081 is the same in every l_p norm. With more frames the
+ratio comes close to 2.0249 (C4.lipschitz).
 
 Hypotheses.
     H1  There are at least 3 frames (reflect padding of a window of 5).
-    H2  (missing in the statement) In every window of both clips the values of a pixel lie within sigma_range of one another. Then all
-        derivatives are at least 0 and add up to 1, on the whole segment between the clips, and the filter is non-expansive in the
-        maximum norm.
+    H2  (missing in the statement) In every window of both clips the values of a pixel lie within sigma_range of one
+        another. Then all derivatives are at least 0 and add up to 1, on the whole segment between the clips, and the
+        filter is non-expansive in the maximum norm.
 
 **Lower**: the statement is false for every constant below C4.lipschitz's.
 
-In the paper: claim C4 in its strongest reading, that the filter can only calm a clip. Proof: paper_notes.md, section C4.stated.
+In the paper: claim C4 in its strongest reading, that the filter can only calm a clip. Proof: paper_notes.md, section
+C4.stated.
 """
 
 import math
@@ -71,8 +73,8 @@ PROBLEM = Problem(
 
 
 def counterexample(num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two clips in units of sigma_range: the three frames of the statement, or for 5 frames and more the extremal window of
-    C4.lipschitz with its middle moved one way and everything else the other way."""
+    """Two clips in units of sigma_range: the three frames of the statement, or for 5 frames and more the extremal
+    window of C4.lipschitz with its middle moved one way and everything else the other way."""
     if num_frames < 5:
         frames = np.zeros(num_frames)
         frames[[0, 2]] = -1.0, 1.0
@@ -132,7 +134,8 @@ def _draw_calm(key: jax.Array, *, num_frames: int) -> Parameters:
 
 
 def _calm(parameters: Parameters, *, num_frames: int) -> Instance:
-    """Two clips whose windows of 5 span at most sigma_range: half of it at any place, half along a drift of 1/8 a frame."""
+    """Two clips whose windows of 5 span at most sigma_range: half of it at any place, half along a drift of 1/8 a
+    frame."""
     sigma = instances.sigma_of(parameters)
     drift = jnp.cumsum(jnp.tanh(parameters["drift"]), axis=1) / 8
     frames = sigma * (jnp.cos(parameters["inner"]) ** 2 / 2 + drift)
@@ -154,7 +157,8 @@ def _gap(instance: Instance):
 
 
 def _ranges(evidence: Evidence) -> Sequence[Outcome]:
-    """The largest range of one entry over the recorded frames (at most 5 of them are a window) against sigma_range = 1."""
+    """The largest range of one entry over the recorded frames (at most 5 of them are a window) against sigma_range =
+    1."""
     return [
         Outcome(
             f"{record.label}: range of an entry over {len(record.values)} frames",
@@ -184,7 +188,10 @@ CLAIM = Claim(
         Hypothesis("H1", "There are at least 3 frames, under reflect padding of a window of 5."),
         Hypothesis(
             "H2",
-            "(missing in the statement) In every window of both clips the values of a pixel lie within sigma_range of one another.",
+            (
+                "(missing in the statement) In every window of both clips the values of a pixel lie within sigma_range "
+                "of one another."
+            ),
         ),
     ),
     verdict=Verdict.REFUTED,
@@ -210,8 +217,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The hypothesis on the trained UNet's features: how far does an entry of a self-attention output range over 5 neighbouring "
-                "frames, against sigma_range = 1, the public code's?"
+                "The hypothesis on the trained UNet's features: how far does an entry of a self-attention output "
+                "range over 5 neighbouring frames, against sigma_range = 1, the public code's?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
@@ -219,8 +226,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "The trained UNet's features with and without the adapter, filtered with sigma_range = 1: are they no further apart than "
-                "before, in the maximum norm?"
+                "The trained UNet's features with and without the adapter, filtered with sigma_range = 1: are they no "
+                "further apart than before, in the maximum norm?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,

@@ -18,9 +18,9 @@ filters are one and the same for an infinite sigma_range.
 
 Source: C. Tomasi and R. Manduchi, Bilateral filtering for gray and color images, ICCV 1998, along one axis. The public
 code of arXiv 2501.04606 applies it to self-attention outputs along the frames, with kernel_size = 5, sigma_spatial =
-sigma_range = 1 and reflect padding. The monotone variant is ours; as a smooth saturating influence function it is one of
-the robust estimators that F. Durand and J. Dorsey, Fast bilateral filtering, SIGGRAPH 2002, compare with the bilateral
-filter.
+sigma_range = 1 and reflect padding. The monotone variant is ours; as a smooth saturating influence function it is one
+of the robust estimators that F. Durand and J. Dorsey, Fast bilateral filtering, SIGGRAPH 2002, compare with the
+bilateral filter.
 """
 
 import math
@@ -38,7 +38,8 @@ _FARTHEST = 64.0
 _SATURATED = 1e9
 """d / sqrt(1 + d^2) is 1 in every dtype from there on, and 1 + d^2 is finite."""
 _BLOCK = 1 << 16
-"""Values filtered at a time: few enough for what a block needs to stay in the cache, enough for the calls not to cost more than the work."""
+"""Values filtered at a time: few enough for what a block needs to stay in the cache, enough for the calls not to cost
+more than the work."""
 
 
 def check_settings(sigma_range: float, sigma_spatial: float, kernel_size: int, padding: str) -> None:

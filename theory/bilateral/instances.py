@@ -1,7 +1,7 @@
 """Instances shared by the theorems on the filter: frames of one value each, drawn or explicit, in units of sigma_range.
 
-Entries are filtered one by one, so one value a frame is all that a bound has to hold for. All theorems are checked for the public
-code's kernel of 5 frames and sigma_spatial = 1.
+Entries are filtered one by one, so one value a frame is all that a bound has to hold for. All theorems are checked for
+the public code's kernel of 5 frames and sigma_spatial = 1.
 """
 
 import jax
@@ -18,9 +18,9 @@ SIZES: tuple[Size, ...] = ((("num_frames", 5),), (("num_frames", 8),))
 OPERATIONS = 4000
 """Roundings of a filtered value or of a derivative of it, in units of the result.
 
-A value is a chain of some 60: 8 for each of four weights, two sums of four, a quotient, and as many for its derivative. Frames are
-drawn within some 10 range widths of 0, a difference is rounded at that size, and a derivative changes by at most 3 times the error in
-units of sigma_range: 60 x 10 x 3, and twice as much where two results are compared.
+A value is a chain of some 60: 8 for each of four weights, two sums of four, a quotient, and as many for its derivative.
+Frames are drawn within some 10 range widths of 0, a difference is rounded at that size, and a derivative changes by at
+most 3 times the error in units of sigma_range: 60 x 10 x 3, and twice as much where two results are compared.
 """
 
 
@@ -63,7 +63,8 @@ def parameters_of(frames, log_range: float = 0.0) -> Parameters:
 
 
 def draw_pair(key: jax.Array, **size: int) -> Parameters:
-    """Two clips: frames as in `draw`, the second a common shift and a difference of its own away, near as often as far."""
+    """Two clips: frames as in `draw`, the second a common shift and a difference of its own away, near as often as
+    far."""
     num_frames = size["num_frames"]
     keys = jax.random.split(key, 4)
     near = jnp.exp(jax.random.uniform(keys[0], minval=-4.0, maxval=1.0))

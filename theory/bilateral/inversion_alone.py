@@ -1,27 +1,27 @@
 r"""The filter in the inversion alone, as the public pipelines run it: what the round trip then errs by.
 
-Statement. Let the inversion run with the filtered predictor, z_{k+1} = z_k + h_k e^B_{k+1}(z_k), and the sampling with the unfiltered one,
-w_N = z_N, w_k = w_{k+1} - h_k e_{k+1}(w_{k+1}). With the inversion's own one-step defects d^B_k = h_k (e^B_{k+1}(z_{k+1}) -
-e^B_{k+1}(z_k)), in the maximum norm,
+Statement. Let the inversion run with the filtered predictor, z_{k+1} = z_k + h_k e^B_{k+1}(z_k), and the sampling with
+the unfiltered one, w_N = z_N, w_k = w_{k+1} - h_k e_{k+1}(w_{k+1}). With the inversion's own one-step defects d^B_k =
+h_k (e^B_{k+1}(z_{k+1}) - e^B_{k+1}(z_k)), in the maximum norm,
 
     \| w_0 - z_0 \|_\infty \le \sum_k (\|d^B_k\|_\infty + h_k P_{k+1} K sigma_range) \prod_{j<k} (1 + h_j Lambda_{j+1}),
 
-P the Lipschitz constant of the way from the features to the prediction and Lambda that of the unfiltered predictor. The filter's part
-does not vanish with finer steps: it tends to P K sigma_range (e^{Lambda sigma_max} - 1) / Lambda.
+P the Lipschitz constant of the way from the features to the prediction and Lambda that of the unfiltered predictor. The
+filter's part does not vanish with finer steps: it tends to P K sigma_range (e^{Lambda sigma_max} - 1) / Lambda.
 
-This is the theorem on the round trip of any inversion, z_k = z_{k+1} - h_k e_{k+1}(z_{k+1}) + d_k, with d_k = d^B_k + h_k (e - e^B)_{k+1}
-(z_{k+1}).
+This is the theorem on the round trip of any inversion, z_k = z_{k+1} - h_k e_{k+1}(z_{k+1}) + d_k, with d_k = d^B_k +
+h_k (e - e^B)_{k+1} (z_{k+1}).
 
 Hypotheses.
     H1  Lambda_k is a Lipschitz constant of e_k on a convex set that holds z_k and w_k, k = 1, .., N-1.
     H2  P_k is a Lipschitz constant of the way from the features to the prediction.
     H3  Sampling starts where the inversion ended.
 
-**Tight**: attained by features that keep the extremal pattern, and a rate in its middle frame alone, where both parts of the defect have
-one sign.
+**Tight**: attained by features that keep the extremal pattern, and a rate in its middle frame alone, where both parts
+of the defect have one sign.
 
-In the paper: claim C4; the public code of the companion system removes the filter before sampling. Proof: paper_notes.md, section
-C4.inversion-alone.
+In the paper: claim C4; the public code of the companion system removes the filter before sampling. Proof:
+paper_notes.md, section C4.inversion-alone.
 """
 
 import jax.numpy as jnp
@@ -110,10 +110,14 @@ CLAIM = Claim(
     id="C4.inversion-alone",
     title="Round-trip error of a filter in the inversion alone",
     statement=(
-        "If the inversion filters features and the sampling does not, the round trip errs by at most sum_k (||d^B_k|| + h_k P_{k+1} K "
-        "sigma_range) prod_{j<k} (1 + h_j Lambda_{j+1}) in the maximum norm, and no smaller combination of these numbers will do."
+        "If the inversion filters features and the sampling does not, the round trip errs by at most sum_k (||d^B_k|| "
+        "+ h_k P_{k+1} K sigma_range) prod_{j<k} (1 + h_j Lambda_{j+1}) in the maximum norm, and no smaller "
+        "combination of these numbers will do."
     ),
-    latex=r"\|w_0 - z_0\|_\infty \le \sum_k (\|d^B_k\|_\infty + h_k P_{k+1} K \sigma_r) \prod_{j<k} (1 + h_j \Lambda_{j+1})",
+    latex=(
+        r"\|w_0 - z_0\|_\infty \le \sum_k (\|d^B_k\|_\infty + h_k P_{k+1} K \sigma_r) "
+        r"\prod_{j<k} (1 + h_j \Lambda_{j+1})"
+    ),
     hypotheses=(
         Hypothesis(
             "H1", "Lambda_k is a Lipschitz constant of e_k on a convex set that holds z_k and w_k, k = 1, .., N-1."
@@ -128,7 +132,10 @@ CLAIM = Claim(
     witnesses=witness,
     witness_parameters=witness_parameters,
     measured_in_words="the largest error of a frame after inversion and sampling, in the variable y = x / sqrt(abar)",
-    bound_in_words="the inversion's one-step defects and the filter's moves, each times the growth of the later sampling steps, in the same units",
+    bound_in_words=(
+        "the inversion's one-step defects and the filter's moves, each times the growth of the later sampling steps, "
+        "in the same units"
+    ),
     necessity={"H1": _steeper, "H2": _louder, "H3": _elsewhere},
     planted={
         "the inversion's defects alone": lambda instance: jnp.sum(_round_trip(instance)[1] * editing.growth(instance)),
@@ -140,11 +147,13 @@ CLAIM = Claim(
         "the largest step for their sum": lambda instance: jnp.max(_parts(instance) * editing.growth(instance)),
     },
     no_network=(
-        "The Lipschitz constants of a UNet in the maximum norm, Lambda and P, are not known, so the bound cannot be evaluated; the study of "
-        "the filter measures the round trip itself."
+        "The Lipschitz constants of a UNet in the maximum norm, Lambda and P, are not known, so the bound cannot be "
+        "evaluated; the study of the filter measures the round trip itself."
     ),
     relies_on=("C4.defect",),
     lemmas=("discrete Groenwall inequality",),
     floor=0.95,
-    floor_reason="the supremum is attained, but at kinks of the maximum norm, which gradient ascent approaches and does not hit",
+    floor_reason=(
+        "the supremum is attained, but at kinks of the maximum norm, which gradient ascent approaches and does not hit"
+    ),
 )

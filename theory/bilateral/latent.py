@@ -1,19 +1,21 @@
 r"""The filter on the latent after every sampling step: its effect adds up with the number of steps.
 
-Statement. Sample from one noise, with x_k replaced by B(x_k) after every step, and without. If e is Lambda_k-Lipschitz at level k in the
-maximum norm, then in the variables y = x / sqrt(abar), sqrt(1/abar_k) = sqrt(1 + sigma_k^2),
+Statement. Sample from one noise, with x_k replaced by B(x_k) after every step, and without. If e is Lambda_k-Lipschitz
+at level k in the maximum norm, then in the variables y = x / sqrt(abar), sqrt(1/abar_k) = sqrt(1 + sigma_k^2),
 
     \| v_0 - w_0 \|_\infty \le K sigma_range \sum_k \sqrt{1 + sigma_k^2} \prod_{j<k} (1 + h_j Lambda_{j+1}),
 
-which is no multiple of the steps' lengths: with more steps the bound grows in proportion to their number, and so does what it bounds. For
-a result that settles as the steps get finer use the residual filter (1 - a) x + a B(x) with a of the order of 1 / steps.
+in which a step's length is no factor: on a given range of noise levels the bound grows about in proportion to the
+number of steps, and so can what it bounds, which attains it. For a result that settles as the steps get finer use the residual filter (1 - a) x + a B(x) with a of
+the order of 1 / steps.
 
 Hypotheses.
     H1  Lambda_k is a Lipschitz constant of e_k on a convex set that holds both trajectories, k = 1, .., N-1.
     H2  The range width is sigma_range in the latent x (in y it is sigma_range sqrt(1 + sigma_k^2)).
     H3  Both samplings start from one noise.
 
-**Tight**: attained by predictors that restore, before every filtering, the pattern of which the filter moves one frame by K.
+**Tight**: attained by predictors that restore, before every filtering, the pattern of which the filter moves one frame
+by K.
 
 In the paper: claim C4, if the filter is meant to act on the latent. Proof: paper_notes.md, section C4.latent.
 """
@@ -75,7 +77,10 @@ PROBLEM = Problem(
 
 
 def _restoring_features(num_steps: int, rate: float = RATE) -> np.ndarray:
-    """Features with which every step ends at the extremal pattern in x: f_{k+1} = (v_{k+1} - pattern) / h + r v_{k+1}."""
+    """Features with which every step ends at the extremal pattern in x.
+
+    f_{k+1} = (v_{k+1} - pattern) / h + r v_{k+1}
+    """
     sigmas = editing.STEP * np.arange(num_steps + 1.0)
     state, features = np.zeros(editing.NUM_FRAMES), np.zeros((num_steps + 1, editing.NUM_FRAMES))
     for level in reversed(range(num_steps)):
@@ -135,8 +140,9 @@ CLAIM = Claim(
     id="C4.latent",
     title="A filter on the latent after every step adds up with the number of steps",
     statement=(
-        "Filtering the latent after every step moves the result of sampling by at most K sigma_range sum_k sqrt(1 + sigma_k^2) "
-        "prod_{j<k} (1 + h_j Lambda_{j+1}) in the maximum norm; no smaller constant will do, so the effect can grow with the number of steps."
+        "Filtering the latent after every step moves the result of sampling by at most K sigma_range sum_k sqrt(1 + "
+        "sigma_k^2) prod_{j<k} (1 + h_j Lambda_{j+1}) in the maximum norm; no smaller constant will do, so the effect "
+        "can grow with the number of steps."
     ),
     latex=r"\|v_0 - w_0\|_\infty \le K \sigma_r \sum_k \sqrt{1 + \sigma_k^2} \prod_{j<k} (1 + h_j \Lambda_{j+1})",
     hypotheses=(
@@ -153,8 +159,14 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="the largest difference between the samples with and without filtered latents, in the variable y = x / sqrt(abar)",
-    bound_in_words="K sigma_range times the sum over the steps of sqrt(1/abar) times the growth of the later steps, in the same units",
+    measured_in_words=(
+        "the largest difference between the samples with and without filtered latents, in the variable y = x / "
+        "sqrt(abar)"
+    ),
+    bound_in_words=(
+        "K sigma_range times the sum over the steps of sqrt(1/abar) times the growth of the later steps, in the same "
+        "units"
+    ),
     necessity={"H1": _steeper, "H2": _wider, "H3": _apart},
     planted={
         "one filtering for all": lambda instance: jnp.max(_moves(instance) * editing.growth(instance)),
@@ -168,11 +180,13 @@ CLAIM = Claim(
         ),
     },
     no_network=(
-        "The Lipschitz constant of a UNet in the maximum norm is not known, so the bound cannot be evaluated, and neither the editor nor the "
-        "public code filters the latent."
+        "The Lipschitz constant of a UNet in the maximum norm is not known, so the bound cannot be evaluated, and "
+        "neither the editor nor the public code filters the latent."
     ),
     relies_on=("C4.defect",),
     lemmas=("discrete Groenwall inequality",),
     floor=0.98,
-    floor_reason="the supremum is attained, but at kinks of the maximum norm, which gradient ascent approaches and does not hit",
+    floor_reason=(
+        "the supremum is attained, but at kinks of the maximum norm, which gradient ascent approaches and does not hit"
+    ),
 )

@@ -1,7 +1,7 @@
 r"""The filter's exact Lipschitz constant in the maximum norm, which does not depend on the range width.
 
-Statement. With G the spatial weights of a window without its middle and W Lambert's function, for every odd kernel, every
-sigma_spatial, every sigma_range in (0, infinity) and every share a in (0, 1] of the filtered value,
+Statement. With G the spatial weights of a window without its middle and W Lambert's function, for every odd kernel,
+every sigma_spatial, every sigma_range in (0, infinity) and every share a in (0, 1] of the filtered value,
 
     \| J \|_\infty \le 1 + 4 a W(G e^{-3/2}),    J the Jacobian of (1 - a) x + a B(x),
 
@@ -11,8 +11,9 @@ Hypotheses.
     H1  There are at least 3 frames (reflect padding of a window of 5).
     H2  0 < a <= 1; a = 1 is the filter itself.
 
-**Tight**: attained from 5 frames on by the window (-t, -t, 0, t, t) sigma_range, t = sqrt(3 + lambda), lambda = 2 W(G e^{-3/2}): its
-weights agree, its mean stays at 0, and each neighbour's derivative is negative. For 3 and 4 frames it is an upper bound.
+**Tight**: attained from 5 frames on by the window (-t, -t, 0, t, t) sigma_range, t = sqrt(3 + lambda), lambda = 2 W(G
+e^{-3/2}): its weights agree, its mean stays at 0, and each neighbour's derivative is negative. For 3 and 4 frames it is
+an upper bound.
 
 In the paper: claim C4 says that inversion stays controlled with bilateral filtering; no constant is known to us. Proof:
 paper_notes.md, section C4.lipschitz.
@@ -130,8 +131,9 @@ CLAIM = Claim(
     id="C4.lipschitz",
     title="Exact Lipschitz constant of the bilateral filter in the maximum norm",
     statement=(
-        "In the maximum norm the filter has Lipschitz constant 1 + 4 W(G e^(-3/2)), 2.0249284 for kernel 5 and sigma_spatial 1, whatever "
-        "sigma_range; for a share a of the filtered value it is 1 + 4 a W(G e^(-3/2)). From 5 frames on no smaller constant will do."
+        "In the maximum norm the filter has Lipschitz constant 1 + 4 W(G e^(-3/2)), 2.0249284 for kernel 5 and "
+        "sigma_spatial 1, whatever sigma_range; for a share a of the filtered value it is 1 + 4 a W(G e^(-3/2)). From "
+        "5 frames on no smaller constant will do."
     ),
     latex=r"\|J\|_\infty \le 1 + 4 a\, W(G e^{-3/2})",
     hypotheses=(
@@ -161,8 +163,9 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The trained UNet's self-attention features, filtered along 5 frames with sigma_range 1 and 0.01: how far apart are those "
-                "with and without the adapter, in the maximum norm, against 2.0249284 times their distance before the filter?"
+                "The trained UNet's self-attention features, filtered along 5 frames with sigma_range 1 and 0.01: how "
+                "far apart are those with and without the adapter, in the maximum norm, against 2.0249284 times their "
+                "distance before the filter?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,

@@ -1,12 +1,12 @@
 r"""The monotone filter never drives two clips apart, in any l_p norm.
 
-Statement. With M(x)_i = x_i + (1 + G)^{-1} sum_k g(k) psi(x_{i+k} - x_i), psi(d) = d / sqrt(1 + (d / sigma_range)^2), and symmetric or
-circular padding, for every p in [1, infinity] and all clips x, x',
+Statement. With M(x)_i = x_i + (1 + G)^{-1} sum_k g(k) psi(x_{i+k} - x_i), psi(d) = d / sqrt(1 + (d / sigma_range)^2),
+and symmetric or circular padding, for every p in [1, infinity] and all clips x, x',
 
     \| M(x) - M(x') \|_p \le \| x - x' \|_p,
 
-and for the differences D of neighbouring frames ||D M(x)||_p <= ||D x||_p: neither the total variation (p = 1) nor the energy (p = 2)
-of the frame differences grows. Moreover |M(x)_i - x_i| < G / (1 + G) sigma_range.
+and for the differences D of neighbouring frames ||D M(x)||_p <= ||D x||_p: neither the total variation (p = 1) nor the
+energy (p = 2) of the frame differences grows. Moreover |M(x)_i - x_i| < G / (1 + G) sigma_range.
 
 Hypotheses.
     H1  Padding is symmetric or circular: then the Jacobian is symmetric. With reflect padding p must be infinity.
@@ -14,8 +14,8 @@ Hypotheses.
 
 **Tight**: attained by two clips that differ by a constant.
 
-In the paper: nothing like it. It is what makes claim C4 true without a condition on the clip. Proof: paper_notes.md, section
-C4.monotone.
+In the paper: nothing like it. It is what makes claim C4 true without a condition on the clip. Proof: paper_notes.md,
+section C4.monotone.
 """
 
 from collections.abc import Sequence
@@ -142,8 +142,9 @@ CLAIM = Claim(
     id="C4.monotone",
     title="The monotone bilateral filter is non-expansive in every l_p norm",
     statement=(
-        "Under symmetric or circular padding the monotone filter moves no two clips apart in any l_p norm, and does not increase the l_p "
-        "norm of the differences of neighbouring frames; it changes a value by less than G / (1 + G) sigma_range."
+        "Under symmetric or circular padding the monotone filter moves no two clips apart in any l_p norm, and does "
+        "not increase the l_p norm of the differences of neighbouring frames; it changes a value by less than G / (1 "
+        "+ G) sigma_range."
     ),
     latex=r"\|M(x) - M(x')\|_p \le \|x - x'\|_p,\quad 1 \le p \le \infty",
     hypotheses=(
@@ -156,7 +157,10 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="the l_p norm of the difference of two clips after the filter, p = 1, 2 or infinity (0 in the size), in units of the values",
+    measured_in_words=(
+        "the l_p norm of the difference of two clips after the filter, p = 1, 2 or infinity (0 in the size), in units "
+        "of the values"
+    ),
     bound_in_words="the l_p norm of their difference before it",
     necessity={"H1": _reflected, "H2": _bilateral},
     planted={
@@ -173,8 +177,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The trained UNet's self-attention features with and without the adapter, after the monotone filter along 5 frames with "
-                "sigma_range 1 and 0.01: are they no further apart than before, in l_2?"
+                "The trained UNet's self-attention features with and without the adapter, after the monotone filter "
+                "along 5 frames with sigma_range 1 and 0.01: are they no further apart than before, in l_2?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
@@ -183,5 +187,7 @@ CLAIM = Claim(
     ),
     lemmas=("Riesz-Thorin interpolation between l_1 and l_infinity", "mean value inequality"),
     floor=0.999,
-    floor_reason="clips that differ by a constant attain the bound, and a search over the difference comes close to one",
+    floor_reason=(
+        "clips that differ by a constant attain the bound, and a search over the difference comes close to one"
+    ),
 )

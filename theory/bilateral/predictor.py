@@ -1,21 +1,22 @@
 r"""The filter inside the noise predictor: how far it moves the result of sampling.
 
-Statement. Sample from one noise with a predictor e, and with e^B, which filters its features across frames. If e is Lambda_k-Lipschitz at
-level k and the map from the features to the prediction is P_k-Lipschitz, in the maximum norm, then
+Statement. Sample from one noise with a predictor e, and with e^B, which filters its features across frames. If e is
+Lambda_k-Lipschitz at level k and the map from the features to the prediction is P_k-Lipschitz, in the maximum norm,
+then
 
     \| w^B_0 - w_0 \|_\infty \le K sigma_range \sum_k h_k P_{k+1} \prod_{j<k} (1 + h_j Lambda_{j+1})
                              \le P K sigma_range (e^{Lambda (sigma_N - sigma_0)} - 1) / Lambda,
 
-K = 0.5061296 (C4.defect) and Lambda the constant of the UNFILTERED predictor: the bound is free of the number of steps and of the clip,
-and vanishes with sigma_range. A filter that can expand (C4.lipschitz) does not enter it.
+K = 0.5061296 (C4.defect) and Lambda the constant of the UNFILTERED predictor: the bound is free of the number of steps
+and of the clip, and vanishes with sigma_range. A filter that can expand (C4.lipschitz) does not enter it.
 
 Hypotheses.
     H1  Lambda_k is a Lipschitz constant of e_k on a convex set that holds both trajectories, k = 1, .., N-1.
     H2  P_k is a Lipschitz constant of the way from the features to the prediction.
     H3  Both samplings start from one noise.
 
-**Tight**: attained where the features keep the pattern of which the filter moves one frame by K sigma_range, and the error grows in that
-frame by 1 + h Lambda at every step.
+**Tight**: attained where the features keep the pattern of which the filter moves one frame by K sigma_range, and the
+error grows in that frame by 1 + h Lambda at every step.
 
 In the paper: claim C4. Proof: paper_notes.md, section C4.predictor.
 """
@@ -94,8 +95,9 @@ CLAIM = Claim(
     id="C4.predictor",
     title="How far a filter inside the predictor moves the result of sampling",
     statement=(
-        "Filtering features inside the noise predictor moves the result of sampling by at most K sigma_range sum_k h_k P_{k+1} "
-        "prod_{j<k} (1 + h_j Lambda_{j+1}) in the maximum norm, with Lambda of the unfiltered predictor; K = 0.5061296."
+        "Filtering features inside the noise predictor moves the result of sampling by at most K sigma_range sum_k "
+        "h_k P_{k+1} prod_{j<k} (1 + h_j Lambda_{j+1}) in the maximum norm, with Lambda of the unfiltered predictor; "
+        "K = 0.5061296."
     ),
     latex=r"\|w^B_0 - w_0\|_\infty \le K \sigma_r \sum_k h_k P_{k+1} \prod_{j<k} (1 + h_j \Lambda_{j+1})",
     hypotheses=(
@@ -112,8 +114,12 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="the largest difference between the samples with and without the filter, in the variable y = x / sqrt(abar)",
-    bound_in_words="K sigma_range times the sum over the steps of h P times the growth of the later steps, in the same units",
+    measured_in_words=(
+        "the largest difference between the samples with and without the filter, in the variable y = x / sqrt(abar)"
+    ),
+    bound_in_words=(
+        "K sigma_range times the sum over the steps of h P times the growth of the later steps, in the same units"
+    ),
     necessity={"H1": _steeper, "H2": _louder, "H3": _apart},
     planted={
         "without growth": lambda instance: jnp.sum(editing.filter_moves(instance)),
@@ -131,11 +137,13 @@ CLAIM = Claim(
         ),
     },
     no_network=(
-        "The Lipschitz constants of a UNet in the maximum norm, Lambda and P, are not known, so the bound cannot be evaluated; the study of "
-        "the filter measures the deviation itself."
+        "The Lipschitz constants of a UNet in the maximum norm, Lambda and P, are not known, so the bound cannot be "
+        "evaluated; the study of the filter measures the deviation itself."
     ),
     relies_on=("C4.defect",),
     lemmas=("discrete Groenwall inequality",),
     floor=0.98,
-    floor_reason="the supremum is attained, but at kinks of the maximum norm, which gradient ascent approaches and does not hit",
+    floor_reason=(
+        "the supremum is attained, but at kinks of the maximum norm, which gradient ascent approaches and does not hit"
+    ),
 )

@@ -1,20 +1,22 @@
-r"""The filter never makes a clip flicker more: refuted for the total variation, true for clips that only rise or only fall.
+r"""The filter never makes a clip flicker more: refuted for the total variation, true for clips that only rise or only
+fall.
 
 Statement. For all frames and every sigma_range
 
     \sum_i |B(x)_{i+1} - B(x)_i| \le \sum_i |x_{i+1} - x_i|.
 
-Counterexample: (0, 0, 4.7, 1) in range widths, whose total variation grows 1.01577 times: its peak keeps its height, because nothing
-like it is in its window, while the last frame is drawn down to the first two.
+Counterexample: (0, 0, 4.7, 1) in range widths, whose total variation grows 1.01577 times: its peak keeps its height,
+because nothing like it is in its window, while the last frame is drawn down to the first two.
 
 Hypotheses.
     H1  There are at least 3 frames (reflect padding of a window of 5, sigma_spatial = 1).
-    H2  (missing in the statement) The values of a pixel never fall, or never rise. Then those of the filtered clip do not either, and
-        the total variation does not grow.
+    H2  (missing in the statement) The values of a pixel never fall, or never rise. Then those of the filtered clip do
+        not either, and the total variation does not grow.
 
 **Lower**: a counterexample; the largest growth is not known to us.
 
-In the paper: claim C4, in the reading that filtering across frames always smooths. Proof: paper_notes.md, section C4.smoothing.
+In the paper: claim C4, in the reading that filtering across frames always smooths. Proof: paper_notes.md, section
+C4.smoothing.
 """
 
 import math
@@ -162,7 +164,10 @@ def _variations(evidence: Evidence) -> Sequence[Outcome]:
 CLAIM = Claim(
     id="C4.smoothing",
     title="The bilateral filter never increases the variation along the frames",
-    statement="For all frames and every sigma_range the filter does not increase the total variation of a pixel along the frames.",
+    statement=(
+        "For all frames and every sigma_range the filter does not increase the total variation of a pixel along the "
+        "frames."
+    ),
     latex=r"\sum_i |B(x)_{i+1} - B(x)_i| \le \sum_i |x_{i+1} - x_i|",
     hypotheses=(
         Hypothesis(
@@ -198,15 +203,17 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The hypothesis on the trained UNet's self-attention features along 5 frames: is the share of entries that only rise or only "
-                "fall above 1/60, which is the chance for frames in random order?"
+                "The hypothesis on the trained UNet's self-attention features along 5 frames: is the share of entries "
+                "that only rise or only fall above 1/60, which is the chance for frames in random order?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_share,
         ),
         Comparison(
-            question="On those entries: is the total variation no larger after the filter (sigma_range 0.01) than before?",
+            question=(
+                "On those entries: is the total variation no larger after the filter (sigma_range 0.01) than before?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
             compare=_variations,

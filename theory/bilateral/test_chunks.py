@@ -1,4 +1,5 @@
-"""Filtering in pieces: with enough overlap the whole clip's result bit for bit, without it off by the bound and no more."""
+"""Filtering in pieces: with enough overlap the whole clip's result bit for bit, without it off by the bound and no
+more."""
 
 import hypothesis
 import hypothesis.strategies as st

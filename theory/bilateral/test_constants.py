@@ -1,4 +1,5 @@
-"""The filter's constants: roots of what defines them, attained by the filter itself for every kernel, never exceeded."""
+"""The filter's constants: roots of what defines them, attained by the filter itself for every kernel, never
+exceeded."""
 
 import math
 
@@ -21,7 +22,8 @@ BUDGET = relative_budget(4000)
 
 
 def row_norms(windows: np.ndarray, kernel_size: int, sigma_spatial: float) -> np.ndarray:
-    """sum_j |dy_i / dx_j| of the middle frame, by the closed form; windows (count, kernel_size - 1) of u without the middle."""
+    """sum_j |dy_i / dx_j| of the middle frame, by the closed form; windows (count, kernel_size - 1) of u without the
+    middle."""
     near = spatial_weights(kernel_size, sigma_spatial)
     weights = np.array([*near[::-1], *near]) * np.exp(-(windows**2) / 2)
     weights /= 1 + weights.sum(axis=1, keepdims=True)
@@ -67,7 +69,8 @@ def test_every_kernel_attains_its_constants(kernel_size, sigma_spatial):
 
 @hypothesis.given(seed=st.integers(0, 2**31 - 1), kernel_size=st.sampled_from([3, 5, 7, 31, 201]), sigma_spatial=WIDTHS)
 def test_no_window_exceeds_the_constant(seed, kernel_size, sigma_spatial):
-    """Windows of several scales, of two values, and close to the extremal one; wide kernels are the proof's second case."""
+    """Windows of several scales, of two values, and close to the extremal one; wide kernels are the proof's second
+    case."""
     rng = np.random.default_rng(seed)
     t = math.sqrt(3 + negative_share(neighbour_weight(kernel_size, sigma_spatial)))
     shape = (200, kernel_size - 1)
@@ -85,7 +88,8 @@ def test_no_window_exceeds_the_constant(seed, kernel_size, sigma_spatial):
 
 @pytest.mark.parametrize("count", [3, 4])
 def test_fewer_frames_than_a_window_stay_below(count):
-    """Reflect padding then repeats frames; the constant is an upper bound and, as far as a search shows, not attained."""
+    """Reflect padding then repeats frames; the constant is an upper bound and, as far as a search shows, not
+    attained."""
     rng = np.random.default_rng(0)
     jacobians = jax.vmap(jax.jacobian(lambda x: bilateral_filter(x, sigma_range=1.0)))(
         jnp.asarray(2 * rng.normal(size=(4000, count)))
