@@ -321,12 +321,15 @@ def _at_the_scaled_start(evidence: Evidence) -> Sequence[Outcome]:
     ]
 
 
-def _centre_alone(instance: Instance):
-    """S for S + rho: the slope at the centre of the ball for that in all of it."""
-    jacobian, second = derivative_bounds(instance["inputs"], instance["down"], instance["up"])
-    least = instance["min_norm"] - jacobian * instance["radius"] - second * instance["radius"] ** 2 / 2
+def _inputs_without_square(instance: Instance):
+    """||X|| for ||X||^2 in the first term."""
+    _, second = derivative_bounds(instance["inputs"], instance["down"], instance["up"])
     num_frames = instance["frames"].shape[0]
-    return upper_curvature_constant(num_frames) / least**2 * jacobian**2 + gradient_constant(num_frames) / least * second
+    least, curvature = _ball(
+        num_frames, instance["min_norm"], *derivative_bounds(instance["inputs"], instance["down"], instance["up"]), instance["radius"]
+    )
+    by_map = gradient_constant(num_frames) / least * second
+    return (curvature - by_map) / second + by_map
 
 
 def _norm_of_the_start(instance: Instance):
@@ -370,7 +373,7 @@ CLAIM = Claim(
     planted={
         "repair with B left out": _promised(up=0.0),
         "repair without the second derivative of the map": _without_second_derivative,
-        "repair with S for S + rho": _centre_alone,
+        "repair with ||X|| for its square": _inputs_without_square,
         "repair with norms that grow in the ball": _norm_of_the_start,
         "repair with m for m^2": _promised(power=0.5),
     },

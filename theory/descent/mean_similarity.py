@@ -187,6 +187,7 @@ def _from_the_gram(record, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 TOLERANCE = 0.4
+LEAST_GAIN = 0.9
 
 
 def _mean_after_a_step(evidence: Evidence) -> Sequence[Outcome]:
@@ -198,12 +199,12 @@ def _mean_after_a_step(evidence: Evidence) -> Sequence[Outcome]:
 
 
 def _before_and_after(evidence: Evidence) -> Sequence[Outcome]:
-    """1 - mean similarity of the recorded features after the run beside the same before it: training on L alone, which asks for no likeness."""
+    """1 - mean similarity of the recorded features after the run, over 0.9, beside the same before it: training on L, which asks for no likeness."""
     outcomes = []
     for record in recorded.runs(evidence, "temporal"):
         last = len(record.objectives) - 1
         before, after = (float(np.mean(1 - recorded.layer_similarities(record, step))) for step in (0, last))
-        outcomes.append(recorded.compared(f"after {last} steps of the {record.label}", after, before))
+        outcomes.append(recorded.compared(f"after {last} steps of the {record.label}", after, LEAST_GAIN * before))
     return outcomes
 
 
@@ -270,7 +271,7 @@ CLAIM = Claim(
             compare=_mean_after_a_step,
         ),
         Comparison(
-            question="Is 1 - mean similarity of neighbouring frames smaller after the recorded steps of training on L alone than before?",
+            question="Is 1 - mean similarity of neighbouring frames, over all layers, after the recorded steps of training on L alone at most 0.9 of what it was?",
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_before_and_after,

@@ -38,6 +38,7 @@ from theory.claim import (
     Origin,
     Outcome,
     Parameters,
+    Plant,
     Problem,
     Size,
     Tells,
@@ -316,7 +317,9 @@ CLAIM = Claim(
     necessity={"H1": _smooth_at_the_start_only},
     definitional={"H2": "without a step there is nothing to compare"},
     planted={
-        "the mean of the directions' constants for the largest": _mean_smoothness,
+        "the mean of the directions' constants for the largest": Plant(
+            _mean_smoothness, lambda dimension: dimension > 1, "on a line both directions are the same, and the curvature is their mean"
+        ),
         "L/2 for L (a threshold of 4/L)": lambda instance: instance["smoothness"] / 2,
         "the curvature at the start alone": _curvature_at_start,
         "the quadratic part alone": lambda instance: jnp.max(jnp.abs(instance["quadratic"])),
