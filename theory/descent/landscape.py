@@ -206,7 +206,7 @@ def _on_a_line() -> Outcome:
     line = jnp.asarray([1.0, 1.0, -1.0])
     allowed = jnp.sum(line**2) * jnp.linalg.eigvalsh(-jax.hessian(loss)(line))[-1] / 8
     budget = PROBLEM.budget((("num_frames", 3), ("dimension", 1), ("critical", 1)))
-    return Outcome("three frames on a line", float(loss(line)), max(float(allowed), 0.0), budget, witness={"frames": np.asarray(line)[:, None]})
+    return Outcome("three frames on a line", float(loss(line)), abs(max(float(allowed), 0.0)), budget, witness={"frames": np.asarray(line)[:, None]})
 
 
 def _full_plane() -> Outcome:

@@ -60,6 +60,7 @@ from theory.descent.adapter import bounded_exp, derivative_bounds, draw_layer, l
 from theory.descent.expansion import averaged_curvature
 from theory.descent.feature_descent import gradient
 from theory.evidence import Evidence
+from theory.rounding import relative_budget
 from theory.temporal_loss import instances, recorded
 from theory.temporal_loss.gradient import gradient_constant
 from theory.temporal_loss.loss import temporal_loss
@@ -82,9 +83,9 @@ class SafeBall(NamedTuple):
 
     Attributes:
         radius: rho.
-        min_norm: m_B, a lower bound on the norm of every frame in the ball.
-        curvature: L_B, an upper bound on the curvature of the loss in the ball.
-        step_size: 1 / L_B, the largest step size for which the promise is made.
+        min_norm: m_B, a lower bound on the norm of every frame in the ball, rounded down.
+        curvature: L_B, an upper bound on the curvature of the loss in the ball, rounded up.
+        step_size: 1 / L_B, the largest step size for which the promise is made, rounded down.
     """
 
     radius: float
@@ -127,8 +128,16 @@ def safe_ball(features: np.ndarray, inputs: np.ndarray, down: np.ndarray, up: np
     limit = float(largest_radius(least, jacobian, second))
     if not (math.isfinite(radius) and 0 < radius < limit):
         raise ValueError(f"radius = {radius}; it must lie in (0, {limit:.6g}), or a frame could vanish in the ball")
+    # Norms and spectral norms are sums over all entries; what is left of m in the ball may be much smaller than m.
+    slack = relative_budget(features.size + inputs.size + 64 * (down.size + up.size))
+    least, jacobian, second = least * (1 - slack), jacobian * (1 + slack), second * (1 + slack)
+    if not radius < float(largest_radius(least, jacobian, second)):
+        raise ValueError(f"radius = {radius}; it must lie below {limit:.6g} by more than rounding, or a frame could vanish in the ball")
     min_norm, curvature = (float(x) for x in _ball(len(features), least, jacobian, second, radius))
-    return SafeBall(radius, min_norm, curvature, 1 / curvature)
+    # The difference m - J rho - H rho^2 / 2 is rounded at the size of m.
+    lost = slack * least / min_norm
+    curvature *= (1 + slack) * (1 + 4 * lost)
+    return SafeBall(radius, min_norm * (1 - lost), curvature, (1 - slack) / curvature)
 
 
 def largest_radius(min_norm, jacobian, second):

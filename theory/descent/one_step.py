@@ -278,10 +278,10 @@ STIFFER = 1.5
 def _first_steps(evidence: Evidence) -> Sequence[Outcome]:
     """Loss of the features after the first step of a run, beside what loss, gradient and curvature before it promise."""
     outcomes = []
-    for record in (*recorded.runs(evidence, "temporal"), *evidence.trainings):
-        if record.kind == "temporal" or (record.kind == "scaled" and record.scale == 1):
-            promised = record.temporal_losses[0] - recorded.change_promised(record, stiffer=STIFFER)
-            outcomes.append(recorded.compared(f"step 1 of the {record.label}", recorded.loss_of_features(record, 1), promised))
+    standard = [record for record in evidence.trainings if record.kind == "scaled" and record.scale == 1]
+    for record in (*recorded.runs(evidence, "temporal"), *standard):
+        promised = record.temporal_losses[0] - recorded.change_promised(record, stiffer=STIFFER)
+        outcomes.append(recorded.compared(f"step 1 of the {record.label}", recorded.loss_of_features(record, 1), promised))
     return outcomes
 
 
