@@ -7,6 +7,7 @@ from theory.descent.gauss_newton import GaussNewton, gauss_newton_model, gauss_n
 from theory.descent.landscape import critical_values, least_critical_value
 from theory.descent.local_minimum import loss_bound
 from theory.descent.lora import SafeBall, safe_ball
+from theory.descent.mean_similarity import falling_frames, mean_cannot_fall
 from theory.descent.one_step import worst_change
 from theory.descent.polyak import gradient_dominance, linear_loss_bound
 from theory.descent.segment import StepCertificate, certify_step
@@ -27,6 +28,7 @@ __all__ = [
     "critical_values",
     "descend",
     "exact_step_limit",
+    "falling_frames",
     "feature_step_limit",
     "gauss_newton_model",
     "gauss_newton_remainder",
@@ -36,6 +38,7 @@ __all__ = [
     "linear_loss_bound",
     "lora_derivative_bounds",
     "loss_bound",
+    "mean_cannot_fall",
     "norm_bound",
     "safe_ball",
     "total_ascent_bound",

@@ -7,7 +7,7 @@ C1.certificate. For every sigma in [0, 1]
     \kappa(\eta) := \min\bigl( U(F) + \lambda_{\max}(M(\eta)), \; C^+_N / m^2 \bigr),
 
 so that L(F - eta g) <= L(F) - eta (1 - eta kappa(eta) / 2) ||g||^2. M(eta) is an N x N matrix of entries >= 0 that bounds the third
-derivative along the step: with nu_t = eta ||g_t|| / r_t, k = 2/(N-2), c = 2 / sqrt 3, the angles alpha_t of neighbouring frames and
+derivative along the step: with nu_t = arctan(eta ||g_t|| / r_t), k = 2/(N-2), c = 2 / sqrt 3, the angles alpha_t of neighbouring frames and
 S_t = max { sin a : |a - alpha_t| <= nu_t + nu_{t+1} } it is the symmetric matrix of the quadratic form
 
     k \sum_t \bigl[ 2 A_t(\xi) B_t(\xi) + V_t \, Q_t(\xi) + \Delta_t R_t(\xi) \bigr], \qquad \xi_t = |x_t| / r_t,
@@ -69,7 +69,7 @@ TINY = float(np.finfo(np.float64).tiny)
 
 
 def _drift(xp: Any, squared_norms: Any, cosines: Any, turns: Any, cosine_error: float) -> Any:
-    """lambda_max(M(eta)) from the norms, the similarities, how far these may be off, and nu = eta ||g_t|| / r_t."""
+    """lambda_max(M(eta)) from the norms, the similarities, how far these may be off, and nu = arctan(eta ||g_t|| / r_t)."""
     num_frames = squared_norms.shape[0]
     norms = xp.sqrt(squared_norms)
     at, after = np.eye(num_frames - 1, num_frames), np.eye(num_frames - 1, num_frames, k=1)
@@ -169,8 +169,8 @@ def certify_step(features: Any) -> StepCertificate:
     summing = relative_budget(4 * num_frames) + 2 * gram.error
 
     def curvature(step_size: float) -> float:
-        # Half a turn takes every angle everywhere, so that a longer step bounds nothing more.
-        turns = np.minimum(step_size * lengths / squared_norms, np.pi)
+        # The step turns a frame by less than a right angle, however long it is.
+        turns = np.arctan(step_size * lengths / squared_norms) * (1 + 4 * UNIT_ROUNDOFF)
         return min(at_start + budget * float(_drift(np, squared_norms, cosines, turns, error)), everywhere)
 
     return StepCertificate(
@@ -197,7 +197,7 @@ def _solve(curvature: Any, product: float, everywhere: float) -> float:
 
 def _turns(instance: Instance):
     moves = jnp.sqrt(jnp.maximum(jnp.sum(instance["direction"] ** 2, axis=1), 0.0) + TINY)
-    return instance["step_size"] * moves / jnp.sqrt(jnp.sum(instance["frames"] ** 2, axis=1))
+    return jnp.arctan(instance["step_size"] * moves / jnp.sqrt(jnp.sum(instance["frames"] ** 2, axis=1)))
 
 
 def _measured(instance: Instance):
