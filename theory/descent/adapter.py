@@ -49,7 +49,7 @@ from theory.claim import (
     Tightness,
     Verdict,
 )
-from theory.descent.instances import draw_normals
+from theory.descent.layers import CARRIED_EXPONENT, LARGEST_EXPONENT, draw_layer, lora_instance
 from theory.evidence import AdapterRecord, Evidence
 from theory.temporal_loss import instances, recorded
 from theory.temporal_loss.gradient import frames_of, gradient_constant, largest_gradient
@@ -62,10 +62,6 @@ SIZES: tuple[Size, ...] = tuple(
 """One output at two positions, so that a frame has two features; the layer has `extra` inputs beside those that carry its own output."""
 
 POWER_STEPS = 40
-LARGEST_EXPONENT = 16.0
-"""Of the logarithms of drawn norms."""
-CARRIED_EXPONENT = 24.0
-"""Of the logarithm of delta: e^-24 is so small that its square is below a rounding beside 1."""
 
 
 class DerivativeBounds(NamedTuple):
@@ -192,62 +188,6 @@ def lora_curvature_found(instance: Instance) -> jax.Array:
     start = jnp.cos(jnp.arange(origin.size, dtype=origin.dtype)) + 0.5
     vector, _ = jax.lax.scan(step, start / jnp.sqrt(jnp.sum(start**2)), None, length=POWER_STEPS)
     return jnp.abs(jnp.sum(vector * product(vector)))
-
-
-def draw_layer(key: jax.Array, *, num_frames: int, outputs: int, positions: int, extra: int, rank: int, **others) -> Parameters:
-    """Parameters of `lora_instance`, and of the scalars that `others` names."""
-    return draw_normals(
-        key,
-        {
-            "directions": (num_frames, outputs * positions),
-            "excess": (num_frames,),
-            "log_min_norm": (),
-            "inputs": (num_frames, extra, positions),
-            "down": (rank, extra + outputs),
-            "up": (outputs, rank),
-            "log_down": (),
-            "log_up": (),
-            "log_carried": (),
-        }
-        | {name: () for name in others},
-    )
-
-
-def bounded_exp(log: jax.Array) -> jax.Array:
-    """exp, kept within e^16 and e^-16."""
-    return jnp.exp(LARGEST_EXPONENT * jnp.tanh(log / LARGEST_EXPONENT))
-
-
-def lora_instance(
-    parameters: Parameters, *, num_frames: int, outputs: int, positions: int, extra: int, rank: int
-) -> Instance:
-    """A linear layer with LoRA, F = (W + B A) X, with features of norms >= m and an adapter of any size.
-
-    The features and `extra` rows of X are free; the other rows of X are delta F, and W = (0, I / delta) - B A is the frozen layer that makes
-    the features of them. As delta -> 0 these rows weigh nothing in X, and W grows.
-    """
-    start = instances.instance(
-        {name: parameters[name] for name in ("directions", "excess", "log_min_norm")},
-        num_frames=num_frames,
-        dimension=outputs * positions,
-    )
-    frames = jnp.reshape(start["frames"], (num_frames, outputs, positions))
-    carried = jnp.exp(CARRIED_EXPONENT * jnp.tanh(parameters["log_carried"] / CARRIED_EXPONENT))
-    return {
-        "frames": frames,
-        "min_norm": start["min_norm"],
-        "inputs": jnp.concatenate([parameters["inputs"], carried * frames], axis=1),
-        "down": bounded_exp(3 * parameters["log_down"]) * parameters["down"],
-        "up": bounded_exp(3 * parameters["log_up"]) * parameters["up"],
-    }
-
-
-def frozen_weight(instance: Instance) -> np.ndarray:
-    """W of the layer F = (W + B A) X: the frozen weight, by least squares, of (outputs, inputs)."""
-    frames, inputs = (np.asarray(instance[name]) for name in ("frames", "inputs"))
-    rows = np.swapaxes(inputs, 0, 1).reshape(inputs.shape[1], -1)
-    features = np.swapaxes(frames, 0, 1).reshape(frames.shape[1], -1)
-    return np.linalg.lstsq(rows.T, features.T, rcond=None)[0].T - np.asarray(instance["up"]) @ np.asarray(instance["down"])
 
 
 def operations(*, num_frames: int, outputs: int, positions: int, extra: int, rank: int) -> int:
@@ -412,7 +352,8 @@ CLAIM = Claim(
     title="Composite curvature bound for adapters, explicit for LoRA",
     statement=(
         "In the parameters of an adapter the temporal loss has curvature at most (C_N / m^2) J^2 + (G_N / m) H, with J "
-        "and H bounds on the first and second derivative of the features; for LoRA J <= ||X|| sqrt(||A||^2 + ||B||^2) and H <= ||X||."
+        "and H bounds on the first and second derivative of the features; for LoRA J <= ||X|| sqrt(||A||^2 + ||B||^2) "
+        "and H <= ||X||."
     ),
     latex=(
         r"\|\nabla^2_{(A,B)} L\|_{\mathrm{op}} \le \frac{C_N}{m^2}\|X\|^2(\|A\|^2+\|B\|^2) + \frac{G_N}{m}\|X\|"
@@ -428,10 +369,15 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="norm of the Hessian of the temporal loss in the entries of LoRA's A and B, of one layer F = (W + B A) X",
-    bound_in_words="(C_N / m^2) ||X||^2 (||A||^2 + ||B||^2) + (G_N / m) ||X||, spectral norms, m the least norm of a frame",
+    measured_in_words=(
+        "norm of the Hessian of the temporal loss in the entries of LoRA's A and B, of one layer F = (W + B A) X"
+    ),
+    bound_in_words=(
+        "(C_N / m^2) ||X||^2 (||A||^2 + ||B||^2) + (G_N / m) ||X||, spectral norms, m the least norm of a frame"
+    ),
     sharpness=(
-        "each term by itself: the first, for every N, as A and B grow beyond m; the second, for N = 3, at A = B = 0; both as the inputs that carry the "
+        "each term by itself: the first, for every N, as A and B grow beyond m; the second, for N = 3, at A = B = 0; "
+        "both as the inputs that carry the "
         "frozen layer's output shrink. For N >= 4 the second term is an upper bound, as G_N is"
     ),
     necessity={"H2": _one_short_frame},
@@ -451,17 +397,22 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Is the largest curvature that power iteration finds in the editor's own LoRA of an output projection, whose outputs are the features, at "
+                "Is the largest curvature that power iteration finds in the editor's own LoRA of an output "
+                "projection, whose outputs are the features, at "
                 "most the composite bound?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="C2.adapter; the recorded layer is linear with LoRA, and that no frame is zero is read off the same features",
+            because=(
+                "C2.adapter; the recorded layer is linear with LoRA, and that no frame is zero is read off the same "
+                "features"
+            ),
         ),
         Comparison(
             question=(
-                "Is the curvature along the gradient in ALL adapter parameters, by backward passes, that of the loss along the displacement of the "
+                "Is the curvature along the gradient in ALL adapter parameters, by backward passes, that of the loss "
+                "along the displacement of the "
                 "recorded features (the bound's first term), to within 0.4 of it?"
             ),
             origin=Origin.NETWORK,

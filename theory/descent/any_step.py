@@ -271,9 +271,15 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="what a step loses against -eta ||g||^2, [L(F') - L(F) + eta ||g||^2], over the square of its longest entry; 0 where it gains",
+    measured_in_words=(
+        "what a step loses against -eta ||g||^2, [L(F') - L(F) + eta ||g||^2], over the square of its longest entry; "
+        "0 where it gains"
+    ),
     bound_in_words="C+_N sum_t psi(eta ||grad_t L|| / r_t), over the same square",
-    sharpness="approached at every N, in dimension d >= 2, as all eta ||grad_t L|| / r_t tend to 0; for long steps psi is an upper bound and the best function is not known",
+    sharpness=(
+        "approached at every N, in dimension d >= 2, as all eta ||grad_t L|| / r_t tend to 0; for long steps psi is "
+        "an upper bound and the best function is not known"
+    ),
     necessity={"H2": _one_short_frame},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
     planted={
@@ -285,7 +291,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "On the UNet's features, does a step of 1, 10 and 1000 times the limit of C2.descent lose no more than C+_N sum_t psi against its first order?"
+                "On the UNet's features, does a step of 1, 10 and 1000 times the limit of C2.descent lose no more "
+                "than C+_N sum_t psi against its first order?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
@@ -294,7 +301,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does a recorded step on the adapter of 6 over the curvature along its gradient, three times where a quadratic stops falling, still lower the loss of the "
+                "Does a recorded step on the adapter of 6 over the curvature along its gradient, three times where a "
+                "quadratic stops falling, still lower the loss of the "
                 "features?"
             ),
             origin=Origin.NETWORK,

@@ -398,8 +398,10 @@ CLAIM = Claim(
     id="C2.descent",
     title="Descent on features is monotone for ever, from a lower bound on the start alone",
     statement=(
-        "Gradient descent on the features never decreases a norm, so with m the least norm of the start every step of size eta lowers the "
-        "loss by at least eta (1 - eta C+_N / (2 m^2)) times the squared gradient, for ever; some starts come as close to C+_N as one likes."
+        "Gradient descent on the features never decreases a norm, so with m the least norm of the start every step of "
+        "size eta lowers the "
+        "loss by at least eta (1 - eta C+_N / (2 m^2)) times the squared gradient, for ever; some starts come as "
+        "close to C+_N as one likes."
     ),
     latex=r"L(F^k) - L(F^{k+1}) \ge \eta\Bigl(1 - \frac{\eta C^+_N}{2m^2}\Bigr)\|\nabla L(F^k)\|^2,\quad m = \min_t\|F^0_t\|",
     hypotheses=(
@@ -412,9 +414,15 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="largest curvature that four steps of descent see, 2 (L_{k+1} - L_k + eta ||g||^2) / (eta^2 ||g||^2), in units of 1 / (feature norm)^2",
+    measured_in_words=(
+        "largest curvature that four steps of descent see, 2 (L_{k+1} - L_k + eta ||g||^2) / (eta^2 ||g||^2), in "
+        "units of 1 / (feature norm)^2"
+    ),
     bound_in_words="C+_N / m^2, m the least norm of a frame of the start, in the same units",
-    sharpness="approached at every N, in dimension d >= 2, as the displacement from frames with s = 0, u_{t+2} = -u_t tends to 0",
+    sharpness=(
+        "approached at every N, in dimension d >= 2, as the displacement from frames with s = 0, u_{t+2} = -u_t tends "
+        "to 0"
+    ),
     necessity={"H2": _one_short_frame},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
     planted={
@@ -426,7 +434,10 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Is the curvature that four steps of descent on the UNet's features see, at 0.5 and 0.99 of the step limit, at most C+_N / m^2?",
+            question=(
+                "Is the curvature that four steps of descent on the UNet's features see, at 0.5 and 0.99 of the step "
+                "limit, at most C+_N / m^2?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
@@ -434,7 +445,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does every recorded step of training the adapter on L, of half of 1 / curvature at the start, lower the loss of the features by at least half of eta "
+                "Does every recorded step of training the adapter on L, of half of 1 / curvature at the start, lower "
+                "the loss of the features by at least half of eta "
                 "||g||^2, g the gradient before the step?"
             ),
             origin=Origin.NETWORK,
@@ -445,5 +457,8 @@ CLAIM = Claim(
     relies_on=("C1.upper-curvature",),
     lemmas=("Taylor's formula with integral remainder", "convergence of analytic descent (Lojasiewicz; Absil, Mahony and Andrews 2005)"),
     floor=0.93,
-    floor_reason="attained only where the gradient vanishes, which some searches of six frames approach slowly: the worst of ten seeds stopped at 0.944",
+    floor_reason=(
+        "attained only where the gradient vanishes, which some searches of six frames approach slowly: the worst of "
+        "ten seeds stopped at 0.944"
+    ),
 )

@@ -247,8 +247,10 @@ CLAIM = Claim(
     id="C2.landscape",
     title="No local minimum of the temporal loss is worse than the global one",
     statement=(
-        "In dimension d >= 2, at every critical point, and everywhere if the dimension exceeds the number of frames, the Hessian of the temporal loss has an "
-        "eigenvalue of at most -8 L / (sum of squared norms): where the loss is not 0 there is a way down. 8 is the best constant."
+        "In dimension d >= 2, at every critical point, and everywhere if the dimension exceeds the number of frames, "
+        "the Hessian of the temporal loss has an "
+        "eigenvalue of at most -8 L / (sum of squared norms): where the loss is not 0 there is a way down. 8 is the "
+        "best constant."
     ),
     latex=r"\lambda_{\min}(\nabla^2 L(F)) \le -\frac{8\,L(F)}{\sum_t\|F_t\|^2}",
     hypotheses=(
@@ -263,8 +265,14 @@ CLAIM = Claim(
     witnesses=witness,
     witness_parameters=witness_parameters,
     measured_in_words="temporal loss (dimensionless)",
-    bound_in_words="- lambda_min(Hess L) times the sum of squared norms, over 8: the largest loss that the most negative curvature allows",
-    sharpness="attained at every N, in dimension d >= 2, by collinear frames with similarities 1, -1, 1, .. and squared norms proportional to |y_{t-1}| + |y_t|",
+    bound_in_words=(
+        "- lambda_min(Hess L) times the sum of squared norms, over 8: the largest loss that the most negative "
+        "curvature allows"
+    ),
+    sharpness=(
+        "attained at every N, in dimension d >= 2, by collinear frames with similarities 1, -1, 1, .. and squared "
+        "norms proportional to |y_{t-1}| + |y_t|"
+    ),
     necessity={"H2": _full_plane, "H3": _on_a_line},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0; at a zero frame it is undefined"},
     planted={
@@ -276,7 +284,10 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Does the Hessian at the UNet's features, in more dimensions than frames, have an eigenvalue of at most -8 L / (sum of squared norms)?",
+            question=(
+                "Does the Hessian at the UNet's features, in more dimensions than frames, have an eigenvalue of at "
+                "most -8 L / (sum of squared norms)?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,

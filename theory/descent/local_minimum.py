@@ -297,8 +297,10 @@ CLAIM = Claim(
     id="C2.stated",
     title="Descent converges to a local minimum, as stated",
     statement=(
-        "Gradient descent on the temporal loss converges to a local minimum from every start. False: it stays at, or tends to, maxima and "
-        "saddles. True below the least critical value 4/(N-2)^2, where it reaches the global minimum at an explicit rate."
+        "Gradient descent on the temporal loss converges to a local minimum from every start. False: it stays at, or "
+        "tends to, maxima and "
+        "saddles. True below the least critical value 4/(N-2)^2, where it reaches the global minimum at an explicit "
+        "rate."
     ),
     latex=r"L(F^k) \le \frac{L_0}{1 + p\,a\,k\,L_0}\ \text{for some } p > 0;\quad \text{repaired: } L_0 < \frac{4}{(N-2)^2},\ p = \frac{1-\omega}{1+\omega}",
     hypotheses=(
@@ -337,7 +339,10 @@ CLAIM = Claim(
             because="C2.stated as repaired; that the loss lies below 4/(N-2)^2 is checked beside it",
         ),
         Comparison(
-            question="Does recorded training of the adapter on L alone lose at least half of the features' loss in its steps, instead of stalling at a saddle?",
+            question=(
+                "Does recorded training of the adapter on L alone lose at least half of the features' loss in its "
+                "steps, instead of stalling at a saddle?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_does_not_stall,

@@ -56,9 +56,10 @@ from theory.claim import (
     Tightness,
     Verdict,
 )
-from theory.descent.adapter import bounded_exp, derivative_bounds, draw_layer, lora_instance
+from theory.descent.adapter import derivative_bounds
 from theory.descent.expansion import averaged_curvature
 from theory.descent.feature_descent import gradient
+from theory.descent.layers import bounded_exp, draw_layer, lora_instance
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 from theory.temporal_loss import instances, recorded
@@ -355,7 +356,8 @@ CLAIM = Claim(
     title="One learning rate for LoRA, whatever the start",
     statement=(
         "Some fixed learning rate makes descent on the parameters of LoRA lower the temporal loss from every start. "
-        "False for every one. True on a ball around the start, for learning rates up to 1 / L_B and rho^2 / (2 eta L_0) steps."
+        "False for every one. True on a ball around the start, for learning rates up to 1 / L_B and rho^2 / (2 eta "
+        "L_0) steps."
     ),
     latex=(
         r"\exists\,\eta>0\ \forall\,(A,B):\ L(\theta-\eta\nabla L) \le L(\theta);\quad \text{repaired: } \eta \le 1/L_B,\ "
@@ -372,8 +374,13 @@ CLAIM = Claim(
     problem=AS_STATED,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="curvature that the first step on LoRA's A and B sees, 2 (L_1 - L_0 + eta ||g||^2) / (eta^2 ||g||^2)",
-    bound_in_words="2 / eta at the one learning rate eta = 1e-4: above it the step raises the loss; every other rate is refuted in the same way",
+    measured_in_words=(
+        "curvature that the first step on LoRA's A and B sees, 2 (L_1 - L_0 + eta ||g||^2) / (eta^2 ||g||^2)"
+    ),
+    bound_in_words=(
+        "2 / eta at the one learning rate eta = 1e-4: above it the step raises the loss; every other rate is refuted "
+        "in the same way"
+    ),
     definitional={
         "H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value",
         "H2": "it holds all along the counterexample's step, so it is not what the statement lacks",
@@ -388,7 +395,10 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Does one recorded step from LoRA's standard start, half of 1 / curvature long, lower the temporal loss of the UNet's features?",
+            question=(
+                "Does one recorded step from LoRA's standard start, half of 1 / curvature long, lower the temporal "
+                "loss of the UNet's features?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_at_the_standard_start,
@@ -400,7 +410,8 @@ CLAIM = Claim(
             compare=_at_the_scaled_start,
             expected=Expected.VIOLATED,
             because=(
-                "the gradient in B grows with A and the step's change of B A with its square, as in the counterexample: a learning rate that suits one start "
+                "the gradient in B grows with A and the step's change of B A with its square, as in the "
+                "counterexample: a learning rate that suits one start "
                 "promises nothing at another"
             ),
         ),

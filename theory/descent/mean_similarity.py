@@ -176,16 +176,6 @@ def _unequal_norms() -> Outcome:
     return PROBLEM.outcome(instance, SIZES[0], "one frame shorter than the others")
 
 
-def _from_the_gram(record, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The change of every similarity in a recorded step, and its prediction - eta K y from the gradients of the similarities at the start."""
-    before, after = recorded.layer_similarities(record, step), recorded.layer_similarities(record, step + 1)
-    layers, pairs = before.shape
-    steps = np.pad(np.diff(before, axis=1), ((0, 0), (1, 1)))
-    slopes = 2 / (layers * (pairs - 1)) * (steps[:, :-1] - steps[:, 1:])
-    predicted = -record.step_size * (record.similarity_gram @ slopes.reshape(-1))
-    return (after - before).reshape(-1), predicted
-
-
 TOLERANCE = 0.4
 LEAST_GAIN = 0.9
 
@@ -193,7 +183,8 @@ LEAST_GAIN = 0.9
 def _mean_after_a_step(evidence: Evidence) -> Sequence[Outcome]:
     outcomes = []
     for record in recorded.runs(evidence, "temporal"):
-        change, predicted = (float(np.mean(values)) for values in _from_the_gram(record))
+        change = float(np.mean(recorded.layer_similarities(record, 1) - recorded.layer_similarities(record, 0)))
+        predicted = float(np.mean(recorded.predicted_move(record)))
         outcomes.append(recorded.compared(f"step 1 of the {record.label}", abs(change - predicted), TOLERANCE * abs(predicted)))
     return outcomes
 
@@ -221,8 +212,10 @@ CLAIM = Claim(
     id="C2.mean-similarity",
     title="What descent does to the mean similarity: away from 0 with three frames, either way with more",
     statement=(
-        "Along gradient flow on frames of one norm r the sum of similarities changes at the rate (2/((N-2) r^2)) sum_t [2 (s_t + s_{t+1}) Delta_t^2 + "
-        "(kappa_{t-1} - kappa_{t+1}) Delta_t]. For N = 3 the mean keeps its sign and its magnitude never falls; for every N >= 4 there are frames with positive "
+        "Along gradient flow on frames of one norm r the sum of similarities changes at the rate (2/((N-2) r^2)) "
+        "sum_t [2 (s_t + s_{t+1}) Delta_t^2 + "
+        "(kappa_{t-1} - kappa_{t+1}) Delta_t]. For N = 3 the mean keeps its sign and its magnitude never falls; for "
+        "every N >= 4 there are frames with positive "
         "similarities whose mean falls, at the rate 4/(125 (N-1)(N-2) r^2) exactly."
     ),
     latex=(
@@ -239,7 +232,10 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="rate of the sum of similarities along the gradient flow, plus 64 / r^2 so that both signs are compared, by automatic differentiation",
+    measured_in_words=(
+        "rate of the sum of similarities along the gradient flow, plus 64 / r^2 so that both signs are compared, by "
+        "automatic differentiation"
+    ),
     bound_in_words="the identity's right-hand side, plus 64 / r^2",
     necessity={"H2": _unequal_norms},
     definitional={"H1": "with fewer than three frames the loss has no term, and a zero frame has no similarity"},
@@ -263,7 +259,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Do the gradients of the similarities before a recorded training step predict the change of the mean similarity of the features, over all "
+                "Do the gradients of the similarities before a recorded training step predict the change of the mean "
+                "similarity of the features, over all "
                 "layers, to within 0.4 of the prediction?"
             ),
             origin=Origin.NETWORK,
@@ -271,7 +268,10 @@ CLAIM = Claim(
             compare=_mean_after_a_step,
         ),
         Comparison(
-            question="Is 1 - mean similarity of neighbouring frames, over all layers, after the recorded steps of training on L alone at most 0.9 of what it was?",
+            question=(
+                "Is 1 - mean similarity of neighbouring frames, over all layers, after the recorded steps of training "
+                "on L alone at most 0.9 of what it was?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_before_and_after,

@@ -327,7 +327,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Is the curvature that a step on the regularised temporal loss sees at the UNet's features at most C_N / eps^2, eps a tenth of their least norm?"
+                "Is the curvature that a step on the regularised temporal loss sees at the UNet's features at most "
+                "C_N / eps^2, eps a tenth of their least norm?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
@@ -336,7 +337,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does the first recorded step of training on L, from the trained adapter and from LoRA's standard start, lower the loss of the features by what "
+                "Does the first recorded step of training on L, from the trained adapter and from LoRA's standard "
+                "start, lower the loss of the features by what "
                 "the lemma promises with L taken as 1.5 times the curvature along the gradient at its start?"
             ),
             origin=Origin.NETWORK,

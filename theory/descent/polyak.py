@@ -260,8 +260,10 @@ CLAIM = Claim(
     id="C2.pl",
     title="The gradient dominates the loss away from similarities of 1 and -1",
     statement=(
-        "If s_t^2 <= 1 - sigma for all pairs and no norm exceeds R, the squared gradient is at least mu L with an explicit mu proportional to "
-        "sigma / R^2; for three frames mu = 8 sigma / R^2 is the best constant. Descent converges linearly from a start near a minimum without parallel "
+        "If s_t^2 <= 1 - sigma for all pairs and no norm exceeds R, the squared gradient is at least mu L with an "
+        "explicit mu proportional to "
+        "sigma / R^2; for three frames mu = 8 sigma / R^2 is the best constant. Descent converges linearly from a "
+        "start near a minimum without parallel "
         "neighbours, and need not from elsewhere."
     ),
     latex=(
@@ -282,7 +284,10 @@ CLAIM = Claim(
     witness_parameters=witness_parameters,
     measured_in_words="mu L(F), in units of 1 / (feature norm)^2",
     bound_in_words="squared norm of the gradient of the temporal loss, in the same units",
-    sharpness="attained for N = 3 in dimension d >= 2. For N >= 4 mu is a lower bound on the best constant: the smallest ||grad L||^2 / (mu L) found is 1.71 (N = 4), 1.33 (5), 1.85 (6)",
+    sharpness=(
+        "attained for N = 3 in dimension d >= 2. For N >= 4 mu is a lower bound on the best constant: the smallest "
+        "||grad L||^2 / (mu L) found is 1.71 (N = 4), 1.33 (5), 1.85 (6)"
+    ),
     necessity={"H2": _parallel_pair, "H3": _long_frame},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0; at a zero frame it is undefined"},
     planted={
@@ -302,7 +307,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does the loss of the features fall geometrically along recorded training of the adapter on L, at half the rate that the first gradient and the curvature along it "
+                "Does the loss of the features fall geometrically along recorded training of the adapter on L, at "
+                "half the rate that the first gradient and the curvature along it "
                 "give?"
             ),
             origin=Origin.NETWORK,

@@ -49,8 +49,8 @@ from theory.claim import (
     Verdict,
 )
 from theory.descent.feature_descent import gradient, steepest_frames
-from theory.descent.gauss_newton import turning
 from theory.descent.instances import draw_normals
+from theory.descent.remainder import turning
 from theory.evidence import Evidence
 from theory.rounding import UNIT_ROUNDOFF, relative_budget
 from theory.temporal_loss import instances
@@ -308,7 +308,8 @@ CLAIM = Claim(
     id="C2.segment",
     title="The curvature along a whole step, certified from its start",
     statement=(
-        "Before a step of gradient descent on features is taken, norms, similarities and second-neighbour cosines bound the largest curvature "
+        "Before a step of gradient descent on features is taken, norms, similarities and second-neighbour cosines "
+        "bound the largest curvature "
         "on the whole segment, and with it from below how much the loss falls."
     ),
     latex=(
@@ -325,11 +326,23 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="largest eigenvalue of the Hessian at the end of a step of descent on features, in units of 1 / (feature norm)^2",
-    bound_in_words="kappa(eta), from norms and inner products of the start and the length of the step, in the same units",
-    sharpness="equality in the limit of a short step from a loss of zero; for long steps it is not known how far from sharp it is",
+    measured_in_words=(
+        "largest eigenvalue of the Hessian at the end of a step of descent on features, in units of 1 / (feature "
+        "norm)^2"
+    ),
+    bound_in_words=(
+        "kappa(eta), from norms and inner products of the start and the length of the step, in the same units"
+    ),
+    sharpness=(
+        "equality in the limit of a short step from a loss of zero; for long steps it is not known how far from sharp "
+        "it is"
+    ),
     necessity={"H2": _towards_the_origin},
-    definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0; at a zero frame it is not defined"},
+    definitional={
+        "H1": (
+            "with fewer than three frames the loss is an empty mean, 0/0; at a zero frame it is not defined"
+        ),
+    },
     planted={
         "the certificate of the start alone": _compared(drift_share=0.0),
         "first differences for second": _compared(order=1),
@@ -338,14 +351,20 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Is lambda_max(Hess L) at the end of a step on the UNet's features, of 0.01 and 1 times m^2 / C_N, at most what is certified at its start?",
+            question=(
+                "Is lambda_max(Hess L) at the end of a step on the UNet's features, of 0.01 and 1 times m^2 / C_N, at "
+                "most what is certified at its start?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
             because="C2.segment; the step is along the gradient of the loss at the recorded features",
         ),
         Comparison(
-            question="Is the longest certified step on the UNet's features at least 100 times the limit 2 m^2 / C+_N that holds for all frames?",
+            question=(
+                "Is the longest certified step on the UNet's features at least 100 times the limit 2 m^2 / C+_N that "
+                "holds for all frames?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_what_it_gains,

@@ -13,7 +13,6 @@ from theory.descent.adapter import (
     DerivativeBounds,
     adapter_curvature_bound,
     flat_witness,
-    frozen_weight,
     lora_curvature_found,
     lora_derivative_bounds,
     lora_hessian,
@@ -21,6 +20,7 @@ from theory.descent.adapter import (
     spectral_norm,
     witness,
 )
+from theory.descent.layers import frozen_weight
 from theory.rounding import relative_budget
 from theory.search import draw, evaluate
 from theory.temporal_loss import gradient_constant, hessian_constant, largest_gradient, temporal_loss

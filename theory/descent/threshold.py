@@ -165,7 +165,8 @@ CLAIM = Claim(
     id="C2.threshold",
     title="The step-size limit is exact",
     statement=(
-        "A step of size eta >= 2 m^2 / C+_N multiplies the loss by at most (eta C+_N / m^2 - 1)^2, and starts whose loss tends to 0 come as "
+        "A step of size eta >= 2 m^2 / C+_N multiplies the loss by at most (eta C+_N / m^2 - 1)^2, and starts whose "
+        "loss tends to 0 come as "
         "close to it as one likes, so no step size above the limit is safe for every start."
     ),
     latex=r"L(F - \eta\nabla L(F)) \le \Bigl(\frac{\eta C^+_N}{m^2} - 1\Bigr)^2 L(F)",
@@ -182,7 +183,10 @@ CLAIM = Claim(
     witness_parameters=witness_parameters,
     measured_in_words="loss after the step over the loss before it",
     bound_in_words="(eta C+_N / m^2 - 1)^2, m the least norm of a frame",
-    sharpness="approached at every N and every eta above the limit, in dimension d >= 2, as the similarities tend to 0 at frames with u_{t+2} = -u_t",
+    sharpness=(
+        "approached at every N and every eta above the limit, in dimension d >= 2, as the similarities tend to 0 at "
+        "frames with u_{t+2} = -u_t"
+    ),
     necessity={"H2": _one_short_frame, "H3": _short_step},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
     planted={
@@ -193,7 +197,10 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="On the UNet's features, does a step of 2 and of 100 times the limit multiply the loss by no more than (eta C+_N / m^2 - 1)^2?",
+            question=(
+                "On the UNet's features, does a step of 2 and of 100 times the limit multiply the loss by no more "
+                "than (eta C+_N / m^2 - 1)^2?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
@@ -201,7 +208,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does a recorded step on the adapter of 3 over the curvature along its gradient, 1.5 times where a quadratic stops falling, still lower the loss of the "
+                "Does a recorded step on the adapter of 3 over the curvature along its gradient, 1.5 times where a "
+                "quadratic stops falling, still lower the loss of the "
                 "features, so that 2 / curvature is not the network's threshold?"
             ),
             origin=Origin.NETWORK,

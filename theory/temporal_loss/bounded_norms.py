@@ -192,7 +192,8 @@ CLAIM = Claim(
     id="C1.stated",
     title="An upper bound on the norms does not make the gradient Lipschitz",
     statement=(
-        "Refuted in every dimension d >= 2: if the feature norms are at most M, the gradient of the temporal loss is Lipschitz with a constant "
+        "Refuted in every dimension d >= 2: if the feature norms are at most M, the gradient of the temporal loss is "
+        "Lipschitz with a constant "
         "that depends on N and M."
     ),
     latex=(
@@ -210,12 +211,21 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="difference quotient of the gradient between two sets of frames of norm at most M, in units of 1 / (feature norm)^2",
-    bound_in_words="C_N / M^2, what would be right if M bounded the norms from below; every other constant is exceeded in the same way",
+    measured_in_words=(
+        "difference quotient of the gradient between two sets of frames of norm at most M, in units of 1 / (feature "
+        "norm)^2"
+    ),
+    bound_in_words=(
+        "C_N / M^2, what would be right if M bounded the norms from below; every other constant is exceeded in the "
+        "same way"
+    ),
     definitional={
         "H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value",
         "H2": "every counterexample satisfies it; the repair puts a bound from below in its place",
-        "H3": "for d = 1 every similarity is 1 or -1 and locally constant off 0, the gradient is 0 there, and the statement holds with K = 0",
+        "H3": (
+            "for d = 1 every similarity is 1 or -1 and locally constant off 0, the gradient is 0 there, and the "
+            "statement holds with K = 0"
+        ),
     },
     planted={
         "repair with the largest norm in place of the least": _upper_norm_repair,
@@ -227,7 +237,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Does the published inequality with K = C_N / M^2, M the largest norm, survive on the UNet's frames when the last one is shortened, "
+                "Does the published inequality with K = C_N / M^2, M the largest norm, survive on the UNet's frames "
+                "when the last one is shortened, "
                 "once to r and once to 2 r?"
             ),
             origin=Origin.NETWORK,
@@ -235,7 +246,8 @@ CLAIM = Claim(
             compare=_reality,
             expected=Expected.VIOLATED,
             because=(
-                "the gradient at a frame is inversely proportional to its length, so where it is not 0 a short enough frame breaks any constant: "
+                "the gradient at a frame is inversely proportional to its length, so where it is not 0 a short enough "
+                "frame breaks any constant: "
                 "nothing is promised by an upper bound on the norms"
             ),
         ),

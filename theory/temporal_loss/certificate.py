@@ -644,7 +644,8 @@ CLAIM = Claim(
     id="C1.certificate",
     title="Certificate of curvature for given features",
     statement=(
-        "Norms, neighbouring similarities and second-neighbour cosines of N frames determine bounds on the largest eigenvalue and on the norm of "
+        "Norms, neighbouring similarities and second-neighbour cosines of N frames determine bounds on the largest "
+        "eigenvalue and on the norm of "
         "the Hessian of the temporal loss, and the exact norm of its Gauss-Newton part."
     ),
     latex=(
@@ -662,9 +663,18 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="largest eigenvalue, or norm, of the Hessian of the temporal loss in the features, in units of 1 / (feature norm)^2",
-    bound_in_words="the certificate computed from norms and inner products at distance 1 and 2, in the same units, with what it holds for rounding",
-    sharpness="attained by collinear frames with similarities 1, -1, 1, .., so no factor below 1 can be put in front; elsewhere an upper bound",
+    measured_in_words=(
+        "largest eigenvalue, or norm, of the Hessian of the temporal loss in the features, in units of 1 / (feature "
+        "norm)^2"
+    ),
+    bound_in_words=(
+        "the certificate computed from norms and inner products at distance 1 and 2, in the same units, with what it "
+        "holds for rounding"
+    ),
+    sharpness=(
+        "attained by collinear frames with similarities 1, -1, 1, .., so no factor below 1 can be put in front; "
+        "elsewhere an upper bound"
+    ),
     necessity={"H3": _inner_products_of_others},
     definitional={
         "H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value",
@@ -678,14 +688,20 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Are ||Hess L|| and lambda_max(Hess L) at the UNet's features at most what their inner products certify?",
+            question=(
+                "Are ||Hess L|| and lambda_max(Hess L) at the UNet's features at most what their inner products "
+                "certify?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
             because="C1.certificate; the inner products are those of the recorded features",
         ),
         Comparison(
-            question="Is the certificate at the UNet's features at least 100 times below the constant C_N / m^2 that holds for all frames?",
+            question=(
+                "Is the certificate at the UNet's features at least 100 times below the constant C_N / m^2 that holds "
+                "for all frames?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_what_it_gains,
@@ -693,5 +709,8 @@ CLAIM = Claim(
     ),
     lemmas=("Young", "M-matrices have positive inverses", "backward stability of the symmetric eigensolver (LAPACK)"),
     floor=0.999,
-    floor_reason="attained by collinear frames with alternating similarities, where the search ends; the rounding margin is below 1e-5 there",
+    floor_reason=(
+        "attained by collinear frames with alternating similarities, where the search ends; the rounding margin is "
+        "below 1e-5 there"
+    ),
 )

@@ -253,11 +253,19 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="difference quotient of the gradient of the clamped loss between two sets of frames, in units of 1 / (feature norm)^2",
-    bound_in_words="C_N / eps^2, which holds where every norm is at least eps; every other constant is exceeded in the same way",
+    measured_in_words=(
+        "difference quotient of the gradient of the clamped loss between two sets of frames, in units of 1 / (feature "
+        "norm)^2"
+    ),
+    bound_in_words=(
+        "C_N / eps^2, which holds where every norm is at least eps; every other constant is exceeded in the same way"
+    ),
     definitional={
         "H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value",
-        "H2": "every counterexample satisfies it, in every dimension, 1 included; the repair keeps the frames where the clamp is idle",
+        "H2": (
+            "every counterexample satisfies it, in every dimension, 1 included; the repair keeps the frames where the "
+            "clamp is idle"
+        ),
     },
     planted={
         "repair with eps for eps^2": _with_constant(lipschitz_constant, power=1),
@@ -268,7 +276,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Does the clamped loss keep the quotient below C_N / eps^2 on the UNet's frames, clamped at the norm of the second one, which goes "
+                "Does the clamped loss keep the quotient below C_N / eps^2 on the UNet's frames, clamped at the norm "
+                "of the second one, which goes "
                 "from eps (1 - h) to eps (1 + h)?"
             ),
             origin=Origin.NETWORK,
@@ -276,7 +285,8 @@ CLAIM = Claim(
             compare=_reality,
             expected=Expected.VIOLATED,
             because=(
-                "the gradient jumps by |y_1 s_1 + y_2 s_2| / eps there, so where that is not 0 a small enough h breaks any constant: a clamp promises no "
+                "the gradient jumps by |y_1 s_1 + y_2 s_2| / eps there, so where that is not 0 a small enough h "
+                "breaks any constant: a clamp promises no "
                 "Lipschitz gradient"
             ),
         ),

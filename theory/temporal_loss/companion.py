@@ -236,7 +236,9 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="mean magnitude of the similarities plus the gradient times the features, entry by entry (dimensionless)",
+    measured_in_words=(
+        "mean magnitude of the similarities plus the gradient times the features, entry by entry (dimensionless)"
+    ),
     bound_in_words="1: every similarity is +1 or -1, and no entry is trained",
     necessity={"H1": _two_channels},
     definitional={"H2": "a cosine with a zero entry is 0/0 and has no value"},

@@ -225,8 +225,10 @@ CLAIM = Claim(
     id="C1.flicker",
     title="A clip may flicker and have no temporal loss; the mean similarity bounds the loss, and not the other way",
     statement=(
-        "For every v in [-1, 1] there are N frames in any dimension d >= 2 whose neighbours have the mean similarity v and whose temporal loss is 0, "
-        "two pictures in turn among them. The other way the loss is at most E(S) / (N - 2), S = (N - 1)(1 - V), V the mean: the sum for bad pairs that "
+        "For every v in [-1, 1] there are N frames in any dimension d >= 2 whose neighbours have the mean similarity "
+        "v and whose temporal loss is 0, "
+        "two pictures in turn among them. The other way the loss is at most E(S) / (N - 2), S = (N - 1)(1 - V), V the "
+        "mean: the sum for bad pairs that "
         "alternate with good ones; it is attained at every N and V."
     ),
     latex=(
@@ -244,7 +246,9 @@ CLAIM = Claim(
     witnesses=witness,
     witness_parameters=witness_parameters,
     measured_in_words="temporal loss (dimensionless, between 0 and 4)",
-    bound_in_words="the largest temporal loss that any frames with the same mean similarity of neighbours have (dimensionless)",
+    bound_in_words=(
+        "the largest temporal loss that any frames with the same mean similarity of neighbours have (dimensionless)"
+    ),
     sharpness="attained at every N and every mean similarity, in dimension d >= 2",
     definitional={
         "H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value",
@@ -263,7 +267,9 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Is the temporal loss at the UNet's features at most the largest that their mean similarity allows?",
+            question=(
+                "Is the temporal loss at the UNet's features at most the largest that their mean similarity allows?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
@@ -271,7 +277,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Are neighbouring frames of the UNet's features more alike than frames three apart, 1 - cosine by a factor of 1.25 on the mean, so that their small loss "
+                "Are neighbouring frames of the UNet's features more alike than frames three apart, 1 - cosine by a "
+                "factor of 1.25 on the mean, so that their small loss "
                 "is steadiness and not flicker?"
             ),
             origin=Origin.NETWORK,

@@ -209,7 +209,8 @@ CLAIM = Claim(
     id="C1.gradient",
     title="Gradient bound on frames bounded away from zero",
     statement=(
-        "On N frames of norm at least m the gradient of the temporal loss has norm at most G_N / m. For N = 3, G_3 = 2 sqrt 6 is attained in "
+        "On N frames of norm at least m the gradient of the temporal loss has norm at most G_N / m. For N = 3, G_3 = "
+        "2 sqrt 6 is attained in "
         "every dimension d >= 2; for N >= 4 the closed form is an upper bound."
     ),
     latex=(
@@ -230,8 +231,10 @@ CLAIM = Claim(
     bound_in_words="G_N / m, m the least norm of a frame, in the same units",
     sharp_for=lambda num_frames, **_: num_frames == 3,
     sharpness=(
-        "attained for N = 3 in dimension d >= 2. For N >= 4 an upper bound: the largest gradient found is 0.942 (N = 4), 0.970 (5), 0.977 (6) of "
-        "it, attained by explicit frames; the supremum is not known in closed form, for N = 4 it is enclosed in [4.52115, 4.52563] / m"
+        "attained for N = 3 in dimension d >= 2. For N >= 4 an upper bound: the largest gradient found is 0.942 (N = "
+        "4), 0.970 (5), 0.977 (6) of "
+        "it, attained by explicit frames; the supremum is not known in closed form, for N = 4 it is enclosed in "
+        "[4.52115, 4.52563] / m"
     ),
     necessity={"H2": _short_frames},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
@@ -254,7 +257,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does the gradient of L at the features before a recorded training step predict the change of the loss, mean over the layers, "
+                "Does the gradient of L at the features before a recorded training step predict the change of the "
+                "loss, mean over the layers, "
                 "to within a half?"
             ),
             origin=Origin.NETWORK,
@@ -263,7 +267,10 @@ CLAIM = Claim(
         ),
     ),
     lemmas=("Cauchy-Schwarz", "eigenvalues of a tridiagonal Toeplitz matrix"),
-    enclosure="theory/temporal_loss/enclosure.py: the supremum for N = 3 and 4 in ball arithmetic, [4.89890, 4.90349] and [4.52115, 4.52563]",
+    enclosure=(
+        "theory/temporal_loss/enclosure.py: the supremum for N = 3 and 4 in ball arithmetic, [4.89890, 4.90349] and "
+        "[4.52115, 4.52563]"
+    ),
     floor=0.999,
     floor_reason="asked for at N = 3, where the supremum is attained in the interior of the search's domain",
 )

@@ -155,7 +155,8 @@ CLAIM = Claim(
     id="C1.hessian",
     title="Sharp Hessian bound on frames bounded away from zero",
     statement=(
-        "On N frames of norm at least m the Hessian of the temporal loss has norm at most C_N / m^2, and in every dimension "
+        "On N frames of norm at least m the Hessian of the temporal loss has norm at most C_N / m^2, and in every "
+        "dimension "
         "d >= 2 some frames attain it."
     ),
     latex=r"\|\nabla^2 L(F)\|_{\mathrm{op}} \le \frac{C_N}{m^2},\quad C_N = \frac{4}{N-2}\lambda_{\max}(B^\top W B)",
@@ -169,9 +170,14 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="operator norm of the Hessian of the temporal loss in the features, in units of 1 / (feature norm)^2",
+    measured_in_words=(
+        "operator norm of the Hessian of the temporal loss in the features, in units of 1 / (feature norm)^2"
+    ),
     bound_in_words="C_N / m^2, m the least norm of a frame, in the same units",
-    sharpness="attained at every N, in dimension d >= 2, by collinear frames of norm m with similarities 1, -1, 1, ..; for d = 1 the Hessian is 0",
+    sharpness=(
+        "attained at every N, in dimension d >= 2, by collinear frames of norm m with similarities 1, -1, 1, ..; for "
+        "d = 1 the Hessian is 0"
+    ),
     necessity={"H2": _one_short_frame},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
     planted={
@@ -195,7 +201,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does the quadratic model at the features before a recorded training step (gradient and Hessian of L there) predict the "
+                "Does the quadratic model at the features before a recorded training step (gradient and Hessian of L "
+                "there) predict the "
                 "loss of the features after it, layer by layer, to within a quarter of its change?"
             ),
             origin=Origin.NETWORK,
@@ -204,7 +211,10 @@ CLAIM = Claim(
         ),
     ),
     lemmas=("Perron-Frobenius",),
-    enclosure="theory/temporal_loss/enclosure.py: C_3 and C_4 again, by branch and bound in ball arithmetic, without a lemma of the proof",
+    enclosure=(
+        "theory/temporal_loss/enclosure.py: C_3 and C_4 again, by branch and bound in ball arithmetic, without a "
+        "lemma of the proof"
+    ),
     floor=0.999,
     floor_reason=(
         "the supremum is attained, but at a kink of the norm, which gradient ascent approaches and does not hit"

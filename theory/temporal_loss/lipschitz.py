@@ -138,7 +138,8 @@ CLAIM = Claim(
     title="Sharp Lipschitz constant of the gradient on frames bounded away from zero",
     statement=(
         "On N frames of norm at least m the gradient of the temporal loss is Lipschitz with the constant C_N / m^2 of "
-        "its Hessian, although the set of such frames is not convex; in dimension d >= 2 pairs that tend to one point come as close to it as one likes."
+        "its Hessian, although the set of such frames is not convex; in dimension d >= 2 pairs that tend to one point "
+        "come as close to it as one likes."
     ),
     latex=(
         r"\|\nabla L(F)-\nabla L(G)\| \le \frac{C_N}{m^2}\|F-G\|,\quad "
@@ -154,9 +155,14 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="difference quotient of the gradient between two different sets of frames, in units of 1 / (feature norm)^2",
+    measured_in_words=(
+        "difference quotient of the gradient between two different sets of frames, in units of 1 / (feature norm)^2"
+    ),
     bound_in_words="C_N / m^2, m the least norm of a frame of either set, in the same units",
-    sharpness="approached at every N, in dimension d >= 2, as the two sets tend to the extremal frames of C1.hessian along the extreme direction",
+    sharpness=(
+        "approached at every N, in dimension d >= 2, as the two sets tend to the extremal frames of C1.hessian along "
+        "the extreme direction"
+    ),
     necessity={"H2": _short_frames},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
     planted={
@@ -170,7 +176,10 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Is the difference quotient of grad L between two of the UNet's features at most C_N / m^2, m the least norm of a frame of both?",
+            question=(
+                "Is the difference quotient of grad L between two of the UNet's features at most C_N / m^2, m the "
+                "least norm of a frame of both?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
@@ -178,7 +187,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does the Hessian of L at the features before a recorded training step, applied to the step, predict the change of grad L, layer by "
+                "Does the Hessian of L at the features before a recorded training step, applied to the step, predict "
+                "the change of grad L, layer by "
                 "layer, to within a half?"
             ),
             origin=Origin.NETWORK,
@@ -190,6 +200,7 @@ CLAIM = Claim(
     lemmas=("Perron-Frobenius", "a concave function that vanishes at 0 is subadditive", "Jensen"),
     floor=0.99,
     floor_reason=(
-        "the members of a pair turn by at least 1/16 from each other, and a pair so far apart stays a little below the limit"
+        "the members of a pair turn by at least 1/16 from each other, and a pair so far apart stays a little below "
+        "the limit"
     ),
 )

@@ -256,8 +256,13 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="operator norm of the Hessian of the mean per-pixel loss in the features, in units of 1 / (feature norm)^2",
-    bound_in_words="C_N / (P m^2), P the number of pixels and m the least norm of a pixel's channel vector in any frame, in the same units",
+    measured_in_words=(
+        "operator norm of the Hessian of the mean per-pixel loss in the features, in units of 1 / (feature norm)^2"
+    ),
+    bound_in_words=(
+        "C_N / (P m^2), P the number of pixels and m the least norm of a pixel's channel vector in any frame, in the "
+        "same units"
+    ),
     sharpness="attained at every N and P, with 2 channels or more; with one channel the Hessian is 0 where it exists",
     necessity={"H2": _one_weak_pixel},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
@@ -269,7 +274,10 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Is ||Hess L_pix|| at the UNet's features at most C_N / (P m^2), m the least norm of a pixel's channel vector?",
+            question=(
+                "Is ||Hess L_pix|| at the UNet's features at most C_N / (P m^2), m the least norm of a pixel's "
+                "channel vector?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
@@ -277,7 +285,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does the quadratic model of the per-pixel loss at the features before a recorded training step predict the loss of the features "
+                "Does the quadratic model of the per-pixel loss at the features before a recorded training step "
+                "predict the loss of the features "
                 "after it, layer by layer, to within a quarter of its change?"
             ),
             origin=Origin.NETWORK,

@@ -137,10 +137,14 @@ CLAIM = Claim(
     witnesses=witness,
     witness_parameters=witness_parameters,
     measured_in_words="norm of the gradient of the mean per-pixel loss in the features, in units of 1 / (feature norm)",
-    bound_in_words="G_N / (sqrt(P) m), P the number of pixels and m the least norm of a pixel's channel vector in any frame, in the same units",
+    bound_in_words=(
+        "G_N / (sqrt(P) m), P the number of pixels and m the least norm of a pixel's channel vector in any frame, in "
+        "the same units"
+    ),
     sharp_for=lambda num_frames, **_: num_frames == 3,
     sharpness=(
-        "attained for N = 3 and every P, with 2 channels or more. For N >= 4 an upper bound: the largest gradient found is 0.942 (N = 4), 0.977 (6) "
+        "attained for N = 3 and every P, with 2 channels or more. For N >= 4 an upper bound: the largest gradient "
+        "found is 0.942 (N = 4), 0.977 (6) "
         "of it, attained by explicit features"
     ),
     necessity={"H2": _one_weak_pixel},
@@ -153,7 +157,10 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Is ||grad L_pix|| at the UNet's features at most G_N / (sqrt(P) m), m the least norm of a pixel's channel vector?",
+            question=(
+                "Is ||grad L_pix|| at the UNet's features at most G_N / (sqrt(P) m), m the least norm of a pixel's "
+                "channel vector?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
@@ -161,7 +168,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does the Hessian of the per-pixel loss at the features before a recorded training step, applied to the step, predict the change of "
+                "Does the Hessian of the per-pixel loss at the features before a recorded training step, applied to "
+                "the step, predict the change of "
                 "its gradient, layer by layer, to within three quarters?"
             ),
             origin=Origin.NETWORK,

@@ -48,6 +48,18 @@ def layer_similarities(record: TrainingRecord, step: int) -> np.ndarray:
     return np.stack([similarities_of(values[step]) for values in record.features])
 
 
+def predicted_move(record: TrainingRecord) -> np.ndarray:
+    """The change of every similarity in the first step, to first order, (layers, frames - 1).
+
+        - eta K y,   K the Gram matrix of the similarities' gradients in the parameters at the start, y = dL/ds of the mean over the layers
+    """
+    before = layer_similarities(record, 0)
+    layers, pairs = before.shape
+    steps = np.pad(np.diff(before, axis=1), ((0, 0), (1, 1)))
+    slopes = 2 / (layers * (pairs - 1)) * (steps[:, :-1] - steps[:, 1:])
+    return -record.step_size * (record.similarity_gram @ slopes.reshape(-1)).reshape(before.shape)
+
+
 def loss_of_features(record: TrainingRecord, step: int) -> float:
     """The temporal loss after `step` steps, mean over the layers, from the captured features and not from the editor's own sum."""
     return float(np.mean(np.diff(layer_similarities(record, step), axis=1) ** 2))

@@ -197,7 +197,8 @@ CLAIM = Claim(
     title="The regularised loss is smooth everywhere",
     statement=(
         "With norms regularised by eps > 0 the temporal loss has a Hessian of norm at most Q_N / eps^2 at all frames, "
-        "zero included, and so a gradient that is Lipschitz everywhere; Q_3 = 8 cannot be lowered, nor can Q_N by any fixed factor for all N."
+        "zero included, and so a gradient that is Lipschitz everywhere; Q_3 = 8 cannot be lowered, nor can Q_N by any "
+        "fixed factor for all N."
     ),
     latex=(
         r"\|\nabla^2 L_\varepsilon(F)\|_{\mathrm{op}} \le \frac{Q_N}{\varepsilon^2}\quad\text{for all "
@@ -213,11 +214,14 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="operator norm of the Hessian of the regularised loss in the features, in units of 1 / (feature norm)^2",
+    measured_in_words=(
+        "operator norm of the Hessian of the regularised loss in the features, in units of 1 / (feature norm)^2"
+    ),
     bound_in_words="Q_N / eps^2, in the same units",
     sharp_for=lambda num_frames, **_: num_frames == 3,
     sharpness=(
-        "approached for N = 3 as every other frame grows without bound. For N >= 4 an upper bound: the largest curvature known, R_N / eps^2, is 0.873 "
+        "approached for N = 3 as every other frame grows without bound. For N >= 4 an upper bound: the largest "
+        "curvature known, R_N / eps^2, is 0.873 "
         "(N = 4), 0.797 (5), 0.843 (6) of it, and (N-2) R_N and (N-2) Q_N both tend to 16"
     ),
     necessity={"H2": _too_little_regularisation},

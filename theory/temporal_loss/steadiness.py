@@ -185,7 +185,8 @@ CLAIM = Claim(
     id="C1.steadiness",
     title="The loss bounds how fast the similarity drifts",
     statement=(
-        "Two similarities u - t pairs apart differ by at most sqrt((u - t) (N - 2) L), so the loss and one similarity bound all of them; in every "
+        "Two similarities u - t pairs apart differ by at most sqrt((u - t) (N - 2) L), so the loss and one similarity "
+        "bound all of them; in every "
         "dimension d >= 2 some frames attain it."
     ),
     latex=r"|s_u - s_t| \le \sqrt{(u-t)\,(N-2)\,L(F)}",
@@ -201,7 +202,9 @@ CLAIM = Claim(
     witness_parameters=witness_parameters,
     measured_in_words="difference of two similarities, u - t pairs of neighbours apart (dimensionless)",
     bound_in_words="sqrt((u - t) (N - 2) L), L the temporal loss of the same frames (dimensionless)",
-    sharpness="attained at every N and u - t, in dimension d >= 2; for d = 1 similarities are 1 or -1 and the bound holds",
+    sharpness=(
+        "attained at every N and u - t, in dimension d >= 2; for d = 1 similarities are 1 or -1 and the bound holds"
+    ),
     definitional={
         "H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value",
         "H2": "a zero frame has no similarity",
@@ -215,7 +218,10 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Do two similarities of the UNet's features differ by no more than sqrt((u - t) (N - 2) L) of the same features?",
+            question=(
+                "Do two similarities of the UNet's features differ by no more than sqrt((u - t) (N - 2) L) of the "
+                "same features?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_spread_of_layers,
@@ -223,7 +229,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Does the loss that the first recorded training step promises (a curvature of 1.5 times that at its start) bound how far the "
+                "Does the loss that the first recorded training step promises (a curvature of 1.5 times that at its "
+                "start) bound how far the "
                 "similarities of the features AFTER the step lie apart?"
             ),
             origin=Origin.NETWORK,

@@ -136,7 +136,8 @@ CLAIM = Claim(
     id="C1.upper-curvature",
     title="Sharp upper curvature on frames bounded away from zero",
     statement=(
-        "On N frames of norm at least m no eigenvalue of the temporal loss's Hessian exceeds C+_N / m^2, and in every dimension d >= 2 "
+        "On N frames of norm at least m no eigenvalue of the temporal loss's Hessian exceeds C+_N / m^2, and in every "
+        "dimension d >= 2 "
         "some frames attain it."
     ),
     latex=r"\lambda_{\max}(\nabla^2 L(F)) \le \frac{C^+_N}{m^2},\quad C^+_N = \frac{2}{N-2}\|D_2\|^2",
@@ -150,9 +151,14 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="largest eigenvalue of the Hessian of the temporal loss in the features, in units of 1 / (feature norm)^2",
+    measured_in_words=(
+        "largest eigenvalue of the Hessian of the temporal loss in the features, in units of 1 / (feature norm)^2"
+    ),
     bound_in_words="C+_N / m^2, m the least norm of a frame, in the same units",
-    sharpness="attained at every N, in dimension d >= 2, by frames of norm m at right angles with u_{t+2} = -u_t; for d = 1 the Hessian is 0",
+    sharpness=(
+        "attained at every N, in dimension d >= 2, by frames of norm m at right angles with u_{t+2} = -u_t; for d = 1 "
+        "the Hessian is 0"
+    ),
     necessity={"H2": _one_short_frame},
     definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
     planted={
@@ -164,14 +170,19 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="Is lambda_max(Hess L) at the UNet's features at most C+_N / m^2, m the least norm of their frames?",
+            question=(
+                "Is lambda_max(Hess L) at the UNet's features at most C+_N / m^2, m the least norm of their frames?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
             because="C1.upper-curvature; that no frame is zero is read off the same features",
         ),
         Comparison(
-            question="Is 100 lambda_max(Hess L) at the UNet's features still below the worst case C+_N / m^2, as it is where neighbouring frames are alike?",
+            question=(
+                "Is 100 lambda_max(Hess L) at the UNet's features still below the worst case C+_N / m^2, as it is "
+                "where neighbouring frames are alike?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_far_below,
@@ -179,7 +190,10 @@ CLAIM = Claim(
     ),
     relies_on=("C1.hessian",),
     lemmas=("Perron-Frobenius",),
-    enclosure="theory/temporal_loss/enclosure.py: C+_3 and C+_4 again, by branch and bound in ball arithmetic, without a lemma of the proof",
+    enclosure=(
+        "theory/temporal_loss/enclosure.py: C+_3 and C+_4 again, by branch and bound in ball arithmetic, without a "
+        "lemma of the proof"
+    ),
     floor=0.999,
     floor_reason=(
         "the supremum is attained in the interior of the search's domain, at frames where the top eigenvalue is simple"
