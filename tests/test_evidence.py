@@ -6,13 +6,16 @@ import torch
 from tiny_pipelines import adapted_editor, clip, pixel_pipeline
 
 from experiments.editor.editor import Editor
-from experiments.editor.evidence import TWO_LAYER_FRAMES, default_evidence, gather, record_round_trip, to_evidence
+from experiments.editor.evidence import TRAINING_STEPS, TWO_LAYER_FRAMES, default_evidence, gather, record_round_trip, to_evidence
 from theory.rounding import relative_budget
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
 PROMPT = "a plain video of a man in a car"
 STEPS = 3
+TRAININGS = (
+    ("temporal", TRAINING_STEPS), ("published", TRAINING_STEPS), ("long", 1), ("long", 1), ("scaled", 1), ("scaled", 1),
+)  # fmt: skip
 LAYER = "up_blocks.1.attentions.1.transformer_blocks.0.attn1"
 
 
@@ -44,6 +47,12 @@ def test_keys_shapes_and_dtypes(arrays):
     expected |= {f"two_layer/{part}": (levels,) for part in ("skip", "scales")}
     expected |= {"two_layer/inner": (units, dimension), "two_layer/outer": (dimension, units)}
     expected |= {"two_layer/biases": (levels, units), "two_layer/offsets": (levels, dimension)}
+    for number, (kind, steps) in enumerate(TRAININGS):
+        prefix = f"training/{number}/{kind}"
+        expected |= {f"{prefix}/{part}": (steps + 1,) for part in ("objectives", "noise_losses", "temporal_losses")}
+        expected |= {f"{prefix}/{part}": (steps,) for part in ("squared_gradients", "curvatures")}
+        expected |= {f"{prefix}/numbers": (5,), f"{prefix}/features/0/{LAYER}": (steps + 1, 4, 8, 8, 8)}
+    expected["training/0/temporal/similarity_gram"] = (3, 3)
     assert shapes == expected
     assert {values.dtype for name, values in arrays.items() if name != "timesteps"} == {np.dtype(np.float64)}
     np.testing.assert_array_equal(arrays["timesteps"], [-1, 1, 334, 667])
@@ -146,7 +155,7 @@ def test_to_evidence_keeps_every_array(arrays):
 def test_progress_counts_every_evaluation(editor):
     seen = []
     gather(editor, clip(), PROMPT, num_steps=1, num_levels=1, layers=[LAYER], progress=lambda *c: seen.append(c))
-    assert seen == [(index, 11) for index in range(1, 12)]
+    assert seen == [(index, 17) for index in range(1, 18)]
     seen.clear()
     record_round_trip(editor, editor.to_latents(clip()), PROMPT, 2, "", progress=lambda *c: seen.append(c))
     assert seen == [(index, 6) for index in range(1, 7)]

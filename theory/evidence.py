@@ -93,3 +93,53 @@ class Evidence:
     round_trips: tuple[RoundTripRecord, ...]
     adapters: tuple[AdapterRecord, ...] = ()
     two_layer_trips: tuple[TwoLayerRecord, ...] = ()
+    trainings: tuple["TrainingRecord", ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRecord:
+    """Steps of plain gradient descent on the parameters of the editor's adapter, at one noisy clip and one timestep that stay the same.
+
+    The objective is
+
+        noise_weight * mean (eps_hat - eps)^2 + temporal_weight * mean_l L(F^l),
+
+    F^l the self-attention features of layer l and L the temporal loss. Losses, gradients and curvatures are the editor's own, from backward
+    passes through the UNet; the features are what the same passes captured. So either can be predicted from the other.
+
+    Attributes:
+        kind: "temporal" (L alone), "published" (noise error and 0.01 L), "long" (one step of L, several times 2 / curvature), or
+            "scaled" (one step of L from LoRA's standard start, B = 0, with A multiplied by `scale`).
+        layers: names of the L layers.
+        timestep: of all passes.
+        noise_weight, temporal_weight: of the objective.
+        scale: what A was multiplied by before the first step; 1 elsewhere.
+        step_size: eta, the same for all steps.
+        objectives, noise_losses, temporal_losses: (steps + 1,) before the first step and after each; temporal_losses is the mean over layers.
+        squared_gradients: (steps,) ||grad||^2 of the objective in the parameters, before each step.
+        curvatures: (steps,) g^T H g / ||g||^2 of the objective there, g the gradient; by a central difference of gradients.
+        similarity_gram: (L (N - 1), L (N - 1)) inner products of the gradients of the similarities s_t in the parameters at the start, layer
+            by layer; None where it was not recorded.
+        features: for each layer (steps + 1, frames, channels, height, width) float64.
+    """
+
+    kind: str
+    layers: tuple[str, ...]
+    timestep: float
+    noise_weight: float
+    temporal_weight: float
+    scale: float
+    step_size: float
+    objectives: np.ndarray
+    noise_losses: np.ndarray
+    temporal_losses: np.ndarray
+    squared_gradients: np.ndarray
+    curvatures: np.ndarray
+    similarity_gram: np.ndarray | None
+    features: tuple[np.ndarray, ...]
+
+    @property
+    def label(self) -> str:
+        """Kind, timestep, step size and scale, for the report."""
+        scaled = f", A times {self.scale:g}" if self.kind == "scaled" else ""
+        return f"{self.kind} run, timestep {self.timestep:g}, step size {self.step_size:.3g}{scaled}"

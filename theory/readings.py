@@ -71,9 +71,13 @@ def headline(readings: tuple[Reading, ...]) -> str:
 
 PAPER: Mapping[str, PaperClaim] = {
     "C1": PaperClaim(
-        title="The temporal consistency loss is differentiable under bounded feature norms, and its gradient is Lipschitz",
+        title=(
+            "The temporal consistency loss is differentiable under bounded feature norms, and its gradient is "
+            "Lipschitz"
+        ),
         known_from=(
-            "abstract; the loss and the hypothesis of Theorem 4.1 from a public review; public summaries name Lemma 4.2 (the cosine is "
+            "abstract; the loss and the hypothesis of Theorem 4.1 from a public review; public summaries name Lemma "
+            "4.2 (the cosine is "
             "differentiable) and Lemma 4.3 (its gradient is Lipschitz); the paper's constant is not known to us"
         ),
         readings=(
@@ -81,21 +85,22 @@ PAPER: Mapping[str, PaperClaim] = {
                 "with norms bounded below",
                 "The gradient is Lipschitz on frames whose norms are at least m > 0.",
                 Decision.REPAIRED,
-                "the sharp constant is C_N / m^2, for every N >= 3 and every dimension",
-                ("C1.lipschitz", "C1.hessian", "C1.upper-curvature"),
+                "with C_N / m^2, for every N >= 3 and every dimension; for d >= 2 no smaller constant will do",
+                ("C1.lipschitz", "C1.hessian", "C1.upper-curvature", "C1.gradient"),
             ),
             Reading(
                 "per pixel with every channel vector bounded below",
                 "The same for the cosine over the channels of each of P pixels, averaged.",
                 Decision.REPAIRED,
-                "C_N / (P m^2), m the least norm of a channel vector",
-                ("C1.pixelwise",),
+                "with C_N / (P m^2), m the least norm of a channel vector",
+                ("C1.pixelwise", "C1.pixelwise-gradient", "C1.lipschitz"),
             ),
             Reading(
                 "with a regularised cosine",
-                "With sqrt((|F|^2 + eps^2)(|G|^2 + eps^2)) in the denominator the gradient is Lipschitz for all frames.",
+                "With sqrt((|F|^2 + eps^2)(|G|^2 + eps^2)) in the denominator the gradient is Lipschitz for all "
+                "frames.",
                 Decision.REPAIRED,
-                "Q_N / eps^2",
+                "with Q_N / eps^2, Q_N = 8, 6, 16/(N-2) for N = 3, 4, >= 5; 8 cannot be lowered, nor 16 for all N",
                 ("C1.regularised",),
             ),
             Reading(
@@ -107,43 +112,48 @@ PAPER: Mapping[str, PaperClaim] = {
             ),
             Reading(
                 "with norms bounded above alone",
-                "The gradient is Lipschitz on frames whose norms are at most M, as the public review quotes the hypothesis.",
+                "The gradient is Lipschitz on frames whose norms are at most M, as the public review quotes the "
+                "hypothesis.",
                 Decision.FALSE,
-                "the quotient is 1/((N-2) r^2) for a frame of norm r, above every constant",
+                "in every dimension d >= 2: the quotient is 1/((N-2) r^2) for a frame of norm r, above every "
+                "constant; on a line it is true",
                 ("C1.stated",),
             ),
         ),
     ),
     "C2": PaperClaim(
-        title="Gradient descent on it decreases it monotonically and converges to a local minimum for a suitable learning rate",
+        title=(
+            "Gradient descent on it decreases it monotonically and converges to a local minimum for a suitable "
+            "learning rate"
+        ),
         known_from="abstract only; we read the range of the learning rate as 0 < eta < 2 / L",
         readings=(
             Reading(
                 "as monotone on features",
                 "On features, every step below a threshold lowers the loss or leaves it.",
                 Decision.REPAIRED,
-                "if and only if eta <= 2 m^2 / C+_N, m the least norm at the start",
+                "from every start of norms >= m if and only if eta <= 2 m^2 / C+_N (dimension d >= 2)",
                 ("C2.descent", "C2.threshold", "C2.one-step"),
             ),
             Reading(
                 "below the first saddle value",
                 "From a loss below the least nonzero critical value descent on features reaches a minimum.",
                 Decision.TRUE,
-                "from L < 4/(N-2)^2 to L = 0, for every eta < 2 m^2 / C_N",
-                ("C2.landscape", "C2.descent"),
+                "from L < 4/(N-2)^2 to L = 0, for every eta < 2 m^2 / C_N, at the explicit rate of C2.stated",
+                ("C2.landscape", "C2.descent", "C2.stated"),
             ),
             Reading(
                 "from almost every start",
                 "From almost every start descent on features reaches a minimum, and that minimum is global.",
                 Decision.REPAIRED,
-                "for eta < m^2 / C_N",
-                ("C2.stated", "C2.landscape"),
+                "for eta < m^2 / C_N, in dimension d >= 2",
+                ("C2.landscape", "C2.descent"),
             ),
             Reading(
                 "from every start",
                 "From every start descent converges to a local minimum.",
                 Decision.FALSE,
-                "it can end in a saddle or stay in the maximum L = 4",
+                "it can tend to a saddle or stay in the maximum L = 4 (dimension d >= 2)",
                 ("C2.stated",),
             ),
             Reading(
@@ -157,25 +167,29 @@ PAPER: Mapping[str, PaperClaim] = {
                 "for adapters with one rate",
                 "On an adapter's parameters one learning rate serves every start.",
                 Decision.FALSE,
-                "LoRA from the standard initialisation raises the loss for every eta > 0",
-                ("C2.lora",),
+                "for every eta > 0 some start with B = 0, LoRA's standard, raises the loss",
+                ("C2.lora", "C2.adapter"),
             ),
         ),
     ),
     "C3": PaperClaim(
         title="The DDIM inversion error of the adapter modules remains controlled",
-        known_from="abstract only, and a survey that paraphrases it as an error that is bounded; no bound is known to us",
+        known_from=(
+            "abstract only, and a survey that paraphrases it as an error that is bounded; no bound is known to us"
+        ),
         readings=(
             Reading(
                 "as first order in the step",
-                "The round-trip error is at most a constant times the largest step, with an exponential in the Lipschitz constant.",
+                "The round-trip error is at most a constant times the largest step, with an exponential in the "
+                "Lipschitz constant.",
                 Decision.TRUE,
                 "sum_k |d_k| prod_{j<k} (1 + h_j L_{j+1}), and no smaller combination of these numbers",
                 ("C3.round-trip", "C3.adapter"),
             ),
             Reading(
                 "as small for log-concave data",
-                "With the exact score of log-concave data the round trip errs by no more than its steps commit together.",
+                "With the exact score of log-concave data the round trip errs by no more than its steps commit "
+                "together.",
                 Decision.REPAIRED,
                 "sum_k |d_k|",
                 ("C3.log-concave",),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from theory.evidence import Evidence, FeatureRecord, RoundTripRecord
+from theory.evidence import Evidence, FeatureRecord, RoundTripRecord, TrainingRecord
 from theory.inversion.schedule import noise_levels
 
 SEED = 20
@@ -48,6 +48,15 @@ def white_noise_trip(record: RoundTripRecord, rng: np.random.Generator) -> Round
     )
 
 
+def white_noise_training(record: TrainingRecord, rng: np.random.Generator) -> TrainingRecord:
+    """A run whose every captured frame is white noise of the same strength; losses and gradients stay as the editor recorded them."""
+
+    def noise(values: np.ndarray) -> np.ndarray:
+        return _noise_like(values.reshape(-1, *values.shape[2:]), rng).reshape(values.shape)
+
+    return dataclasses.replace(record, features=tuple(noise(values) for values in record.features))
+
+
 def white_noise(evidence: Evidence) -> Evidence:
     """Every prediction and every feature replaced by white noise of its strength; round trips stay consistent."""
     rng = np.random.default_rng(SEED)
@@ -55,6 +64,7 @@ def white_noise(evidence: Evidence) -> Evidence:
         evidence,
         features=tuple(dataclasses.replace(record, values=_noise_like(record.values, rng)) for record in evidence.features),
         round_trips=tuple(white_noise_trip(record, rng) for record in evidence.round_trips),
+        trainings=tuple(white_noise_training(record, rng) for record in evidence.trainings),
     )
 
 
@@ -65,7 +75,10 @@ def frame_order(num_frames: int) -> np.ndarray:
 
 
 def permuted_frames(evidence: Evidence) -> Evidence:
-    """The features' frames in another order; of each trip, the predictions at the inversion's states in another order than the states."""
+    """The features' frames in another order; of each trip, the predictions at the inversion's states in another order than the states.
+
+    Of a training run the captured frames change places, and its losses and gradients stay those of the order that was trained on.
+    """
 
     def features(record: FeatureRecord) -> FeatureRecord:
         return dataclasses.replace(record, values=record.values[frame_order(len(record.values))])
@@ -74,21 +87,41 @@ def permuted_frames(evidence: Evidence) -> Evidence:
         order = frame_order(record.inversion.shape[1])
         return dataclasses.replace(record, predictions_at_inversion=record.predictions_at_inversion[:, order])
 
+    def training(record: TrainingRecord) -> TrainingRecord:
+        order = frame_order(record.features[0].shape[1])
+        return dataclasses.replace(record, features=tuple(values[:, order] for values in record.features))
+
     return dataclasses.replace(
         evidence,
         features=tuple(features(record) for record in evidence.features),
         round_trips=tuple(trip(record) for record in evidence.round_trips),
+        trainings=tuple(training(record) for record in evidence.trainings),
     )
 
 
 def another_layer(evidence: Evidence) -> Evidence:
-    """Each feature record under the label of the next one, so that every layer and level holds another one's features."""
+    """Each feature record under the label of the next one, so that every layer and level holds another one's features.
+
+    Of a training run each layer gets the next one's features after the first step, and keeps its own before it.
+    """
     values = [record.values for record in evidence.features]
+
+    def next_of_its_shape(features: tuple[np.ndarray, ...], index: int) -> np.ndarray:
+        later = (*features[index + 1 :], *features[: index + 1])
+        return next(values for values in later if values.shape == features[index].shape)
+
+    def training(record: TrainingRecord) -> TrainingRecord:
+        features = tuple(
+            np.concatenate([own[:1], next_of_its_shape(record.features, index)[1:]]) for index, own in enumerate(record.features)
+        )
+        return dataclasses.replace(record, features=features)
+
     return dataclasses.replace(
         evidence,
         features=tuple(
             dataclasses.replace(record, values=values[(index + 1) % len(values)]) for index, record in enumerate(evidence.features)
         ),
+        trainings=tuple(training(record) for record in evidence.trainings),
     )
 
 

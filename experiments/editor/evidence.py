@@ -32,6 +32,7 @@ from experiments.editor.inversion import (
     sample_latents,
 )
 from experiments.editor.objective import train_adapter
+from experiments.editor.training_record import number_of_runs, record_trainings, training_arrays, training_records
 from experiments.editor.two_layer import FRAME_SIZE, load_two_layer, two_layer_latents
 from theory.evidence import AdapterRecord, Evidence, FeatureRecord, RoundTripRecord, TwoLayerRecord
 from theory.inversion import noise_levels
@@ -47,6 +48,8 @@ _ROUND_TRIP_ARRAYS = tuple(field.name for field in fields(RoundTripRecord) if fi
 _TWO_LAYER_ARRAYS = tuple(field.name for field in fields(TwoLayerRecord) if field.name != "trip")
 TWO_LAYER_FRAMES = 2
 """Frames of the clip that the two-layer network inverts: each takes as long to certify as the first."""
+TRAINING_STEPS = 4
+"""Of the longer recorded runs of descent on the adapter."""
 _LABELS = {"off": "adapter off", "on": "adapter on", "sampling_only": "adapter in sampling only"}
 
 
@@ -283,6 +286,8 @@ def gather(
         "two_layer/<field>"                             of the two-layer network's round trip on the first two frames,
                                                         fields of RoundTripRecord and TwoLayerRecord
 
+        "training/<number>/<kind>/.."                   steps of descent on the adapter, see training_record.py
+
         <name> is "off", "on" (the adapter on both sides) or "sampling_only" (inversion without, sampling with it).
 
     Raises:
@@ -299,7 +304,7 @@ def gather(
     latents = editor.to_latents(clip_frames)
     if editor.has_prompt_tokens:
         editor.set_frames(clip_frames)
-    total = len(ROUND_TRIPS) * 3 * num_steps + 2 * num_levels
+    total = len(ROUND_TRIPS) * 3 * num_steps + 2 * num_levels + number_of_runs(editor)
     done = 0
 
     def step() -> None:
@@ -334,6 +339,8 @@ def gather(
             arrays |= {f"features/{name}/{timestep}/{layer}": _array(values) for layer, values in captured.items()}
             step()
     arrays |= _adapter_arrays(editor, trips["on"].inversion[1], int(timesteps[1]), prompt, layers)
+    names, middle = select_layers(editor.pipeline.unet, layers), int(timesteps[(num_steps + 1) // 2])
+    arrays |= training_arrays(record_trainings(editor, latents, middle, prompt, names, steps=TRAINING_STEPS, progress=step))
     for name, trip in trips.items():
         arrays |= _trip_arrays(f"round_trip/{name}", trip)
     certified = record_two_layer(clip_frames[:TWO_LAYER_FRAMES], ladder, "two-layer")
@@ -371,6 +378,7 @@ def to_evidence(arrays: Mapping[str, np.ndarray]) -> Evidence:
         round_trips=trips,
         adapters=tuple(_adapter_records(arrays)),
         two_layer_trips=(two_layer,),
+        trainings=training_records(arrays),
     )
 
 

@@ -12,7 +12,8 @@ from matplotlib.ticker import NullFormatter
 from experiments.stages import Context
 from experiments.studies import Data, Number, Study
 from experiments.studies.style import BLACK, BLUE, BOUND, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, bound_line, spread
-from theory import ladder, search
+from theory import search
+from theory.claim import attack, witness
 from theory.temporal_loss.bounds import feature_bounds
 from theory.temporal_loss.certificate import CurvatureCertificate, certify_curvature
 from theory.temporal_loss.hessian import CLAIM
@@ -130,8 +131,8 @@ def measure(context: Context) -> Data:
         "records": records,
         "kinds": {kind: _compare_kind(kind, settings.seed) for kind in KINDS},
         "random": sorted(float(ratio) for ratio in random),
-        "attack": [outcome.ratio for outcome in ladder.attack(CLAIM, seed=settings.seed)],
-        "witness": [outcome.ratio for outcome in ladder.witness(CLAIM)],
+        "attack": [outcome.ratio for outcome in attack(CLAIM, seed=settings.seed)],
+        "witness": [outcome.ratio for outcome in witness(CLAIM)],
     }
 
 

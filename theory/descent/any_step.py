@@ -18,8 +18,9 @@ Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t|| >= r_t > 0 for every frame t.
 
-**Tight** in dimension d >= 2: approached by small displacements of frames with s = 0, u_{t+2} = -u_t, whatever the
-norm.
+**Approached** in dimension d >= 2 as all x_t -> 0, at small displacements of frames with s = 0, u_{t+2} = -u_t, whatever the
+norm: the constant C+_N cannot be lowered. For long steps psi is an upper bound and not the best one: for N = 3 the function
+psi(lambda x) / lambda^2 is false for lambda^2 > 10, and no search has broken it for lambda = 2.
 
 In the paper: not there; its range of learning rates is read as 0 < eta < 2/L, and this says what happens outside.
 Proof: paper_notes.md, section C2.any-step.
@@ -57,7 +58,7 @@ from theory.descent.feature_descent import (
     steepest_frames,
 )
 from theory.evidence import Evidence
-from theory.temporal_loss import instances
+from theory.temporal_loss import instances, recorded
 from theory.temporal_loss.gradient import gradient_constant
 from theory.temporal_loss.upper_curvature import upper_curvature_constant
 
@@ -209,6 +210,11 @@ def witness(*, num_frames: int, dimension: int) -> Instance:
     }
 
 
+def witness_parameters(*, num_frames: int, dimension: int) -> Parameters:
+    frames = steepest_frames(num_frames, dimension, WITNESS_OFFSET)
+    return {**instances.parameters_of(frames), "step": 4 * jnp.arctanh(jnp.log(jnp.asarray(10.0)) / 12)}
+
+
 def _one_short_frame() -> Outcome:
     instance = dict(witness(**dict(SIZES[0])))
     instance["frames"] = instance["frames"].at[1].multiply(0.5)
@@ -230,6 +236,18 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return outcomes
 
 
+def _first_differences(instance: Instance) -> jax.Array:
+    num_frames = instance["least_norms"].shape[0]
+    first = np.linalg.norm(np.diff(np.eye(num_frames), axis=0), 2) ** 2 * 2 / (num_frames - 2)
+    return first / upper_curvature_constant(num_frames) * _bound(instance)
+
+
+def _longest_steps(evidence: Evidence) -> Sequence[Outcome]:
+    """Loss of the features after a recorded step of six over the curvature along the gradient, beside the loss before it."""
+    record = max(recorded.runs(evidence, "long"), key=lambda run: run.step_size)
+    return [recorded.compared(record.label, recorded.loss_of_features(record, 1), record.temporal_losses[0])]
+
+
 CLAIM = Claim(
     id="C2.any-step",
     title="What a step of any size can do, and why descent settles for every step size",
@@ -248,26 +266,52 @@ CLAIM = Claim(
         Hypothesis("H2", "||F_t|| >= r_t > 0 for every frame t, with r_t in the place of ||F_t|| in the bound."),
     ),
     verdict=Verdict.PROVED,
-    tightness=Tightness.ATTAINED,
+    tightness=Tightness.APPROACHED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
+    measured_in_words=(
+        "what a step loses against -eta ||g||^2, [L(F') - L(F) + eta ||g||^2], over the square of its longest entry; "
+        "0 where it gains"
+    ),
+    bound_in_words="C+_N sum_t psi(eta ||grad_t L|| / r_t), over the same square",
+    sharpness=(
+        "approached at every N, in dimension d >= 2, as all eta ||grad_t L|| / r_t tend to 0; for long steps psi is "
+        "an upper bound and the best function is not known"
+    ),
     necessity={"H2": _one_short_frame},
-    definitional={"H1": "with fewer than three frames the loss has no term"},
+    definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
     planted={
         "the largest norm for every frame": _largest_norm_for_all,
         "a step counted as four times as long": functools.partial(_bound, early=4.0),
+        "first differences for second": _first_differences,
         "root of the norms": functools.partial(_bound, power=0.5),
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "On the UNet's features, does a step of 1, 10 and 1000 times the limit of C2.descent lose no more "
+                "than C+_N sum_t psi against its first order?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+            because="C2.any-step; that no frame is zero is read off the same features",
+        ),
+        Comparison(
+            question=(
+                "Does a recorded step on the adapter of 6 over the curvature along its gradient, three times where a "
+                "quadratic stops falling, still lower the loss of the "
+                "features?"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_longest_steps,
         ),
     ),
+    relies_on=("C1.upper-curvature", "C1.gradient"),
+    lemmas=("Taylor's formula with integral remainder",),
     floor=0.999,
     floor_reason="the supremum is approached as the step shortens, at frames where the similarities vanish",
 )

@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from theory.claim import Parameters
 from theory.temporal_loss import instances
+from theory.temporal_loss.hessian import check_num_frames
 
 
 def draw_normals(key: jax.Array, shapes: Mapping[str, tuple[int, ...]]) -> Parameters:
@@ -85,3 +87,29 @@ def critical_similarities(raw: jax.Array) -> jax.Array:
     after = jax.lax.cummin(jnp.where(knots, positions, count - 1), reverse=True)
     share = (positions - before) / jnp.maximum(after - before, 1)
     return signs[before] + share * (signs[after] - signs[before])
+
+
+def steepest_frames(num_frames: int, dimension: int = 2, offset: float = 0.0) -> np.ndarray:
+    """Frames whose neighbours are orthogonal and whose second neighbours are opposite, displaced along the stiffest direction.
+
+    At offset 0 all similarities vanish and the top eigenvalue of the Hessian is (2/(N-2)) ||D_2||^2; the eigenvector is
+    tangential, so the displaced frames have norms >= 1. A small offset makes its gradient point along that eigenvector.
+
+    Returns:
+        (num_frames, dimension) float64.
+
+    Raises:
+        ValueError: fewer than 3 frames, or dimension < 2.
+    """
+    check_num_frames(num_frames)
+    if dimension < 2:
+        raise ValueError(f"dimension = {dimension}; at least 2 is needed: on a line the loss is constant between zero frames")
+    # e1, e2, -e1, -e2, e1, ..; the tangent of frame t is the direction of frame t + 1, along which s_{t-1} falls and s_t rises.
+    circle = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    frames, tangents = np.zeros((num_frames, dimension)), np.zeros((num_frames, dimension))
+    frames[:, :2] = circle[np.arange(num_frames) % 4]
+    tangents[:, :2] = circle[(np.arange(num_frames) + 1) % 4]
+    # ds_t = x_t - x_{t+1} for F_t + x_t tangent_t, so D s = D_2 x up to sign.
+    second_differences = np.diff(np.eye(num_frames), n=2, axis=0)
+    amplitudes = np.linalg.eigh(second_differences.T @ second_differences)[1][:, -1]
+    return frames + offset * amplitudes[:, None] * tangents

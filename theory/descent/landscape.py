@@ -1,7 +1,7 @@
 r"""No local minimum of the temporal loss is worse than the global one: where the loss is positive and the gradient vanishes, the curvature is
 negative, by a sharp amount.
 
-Statement. Let F be a critical point of L, or any point whose frames leave a direction of space normal to all of them
+Statement. In dimension d >= 2, let F be a critical point of L, or any point whose frames leave a direction of space normal to all of them
 (always so for d > N). Then
 
     \lambda_{\min}(\nabla^2 L(F)) \le - \frac{8 \, L(F)}{\sum_t \|F_t\|^2}.
@@ -16,8 +16,9 @@ the least of them being 4/(N-2)^2; l_j is the number of steps in which the simil
 Hypotheses.
     H1  There are N >= 3 frames, none of them zero.
     H2  The gradient vanishes at F, or some direction is normal to every frame.
+    H3  The features have dimension d >= 2. (On a line F = (1, 1, -1) has L = 4, no gradient and no curvature.)
 
-**Tight** in dimension d >= 2: attained by collinear frames with similarities 1, -1, 1, .. and squared norms
+**Attained** at every N, in every dimension d >= 2, by collinear frames with similarities 1, -1, 1, .. and squared norms
 proportional to |y_{t-1}| + |y_t|.
 
 In the paper: not there; it says what "converges to a local minimum" (C2) can mean. Proof: paper_notes.md, section
@@ -49,7 +50,7 @@ from theory.descent.instances import chain, critical_similarities, draw_normals,
 from theory.evidence import Evidence
 from theory.temporal_loss import instances
 from theory.temporal_loss.hessian import check_num_frames
-from theory.temporal_loss.loss import temporal_loss
+from theory.temporal_loss.loss import _cosines, temporal_loss
 
 MAXIMUM_FRAMES = 40
 """Above it the list of critical values is longer than anybody reads, and takes minutes to write."""
@@ -184,6 +185,30 @@ def witness(*, num_frames: int, dimension: int, critical: int) -> Instance:
     return {"frames": jnp.asarray(extremal_frames(num_frames, dimension))}
 
 
+def witness_parameters(*, num_frames: int, dimension: int, critical: int) -> Parameters:
+    frames = extremal_frames(num_frames, dimension)
+    alternating = jnp.asarray((-1.0) ** np.arange(num_frames - 1))
+    return {
+        "similarities": alternating,
+        "turns": jnp.zeros((num_frames - 1, dimension - 2 + critical)),
+        "excess": jnp.arcsin(jnp.sqrt((jnp.asarray(np.linalg.norm(frames, axis=1)) - 1) / 2)),
+        "swing": jnp.asarray(jnp.pi / 2),
+        "level": jnp.asarray(0.0),
+    }
+
+
+def _on_a_line() -> Outcome:
+    """(1, 1, -1) for d = 1: L = 4, a critical point, and a Hessian of zero. `temporal_loss` refuses vectors of length one, so it is summed here."""
+
+    def loss(line: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.diff(_cosines(jnp, line[:, None], 0.0)) ** 2)
+
+    line = jnp.asarray([1.0, 1.0, -1.0])
+    allowed = jnp.sum(line**2) * jnp.linalg.eigvalsh(-jax.hessian(loss)(line))[-1] / 8
+    budget = PROBLEM.budget((("num_frames", 3), ("dimension", 1), ("critical", 1)))
+    return Outcome("three frames on a line", float(loss(line)), abs(max(float(allowed), 0.0)), budget, witness={"frames": np.asarray(line)[:, None]})
+
+
 def _full_plane() -> Outcome:
     # s = (1, -1) / sqrt 2 and L = 2, but the least eigenvalue is -4 and not -16/3: in the plane no displacement is normal to all frames.
     size = (("num_frames", 3), ("dimension", 2), ("critical", 0))
@@ -200,38 +225,76 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return [PROBLEM.outcome({"frames": start["frames"]}, (*size, ("critical", 0)), label) for label, size, start in instances.frame_instances(evidence)]
 
 
+def _one_frame_for_all(instance: Instance) -> jax.Array:
+    """The largest squared norm in the place of their sum."""
+    squares = jnp.sum(instance["frames"] ** 2, axis=1)
+    return loss_at_curvature(instance["frames"]) * jnp.max(squares) / jnp.sum(squares)
+
+
+def _squared_mean(instance: Instance) -> jax.Array:
+    """N times the square of the mean norm in the place of the sum of squares."""
+    squares = jnp.sum(instance["frames"] ** 2, axis=1)
+    return loss_at_curvature(instance["frames"]) * squares.shape[0] * jnp.mean(jnp.sqrt(squares)) ** 2 / jnp.sum(squares)
+
+
+def _inner_frames(instance: Instance) -> jax.Array:
+    """The outer two frames left out of the sum."""
+    squares = jnp.sum(instance["frames"] ** 2, axis=1)
+    return loss_at_curvature(instance["frames"]) * jnp.sum(squares[1:-1]) / jnp.sum(squares)
+
+
 CLAIM = Claim(
     id="C2.landscape",
     title="No local minimum of the temporal loss is worse than the global one",
     statement=(
-        "At every critical point, and everywhere if the dimension exceeds the number of frames, the Hessian of the temporal loss has an "
-        "eigenvalue of at most -8 L / (sum of squared norms): where the loss is not 0 there is a way down. 8 is the best constant."
+        "In dimension d >= 2, at every critical point, and everywhere if the dimension exceeds the number of frames, "
+        "the Hessian of the temporal loss has an "
+        "eigenvalue of at most -8 L / (sum of squared norms): where the loss is not 0 there is a way down. 8 is the "
+        "best constant."
     ),
     latex=r"\lambda_{\min}(\nabla^2 L(F)) \le -\frac{8\,L(F)}{\sum_t\|F_t\|^2}",
     hypotheses=(
         Hypothesis("H1", "There are N >= 3 frames, none of them zero."),
         Hypothesis("H2", "The gradient vanishes at F, or some direction is normal to every frame."),
+        Hypothesis("H3", "The features have dimension d >= 2."),
     ),
     verdict=Verdict.PROVED,
     tightness=Tightness.ATTAINED,
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
-    necessity={"H2": _full_plane},
-    definitional={"H1": "with fewer than three frames the loss has no term, at a zero frame it is undefined"},
+    witness_parameters=witness_parameters,
+    measured_in_words="temporal loss (dimensionless)",
+    bound_in_words=(
+        "- lambda_min(Hess L) times the sum of squared norms, over 8: the largest loss that the most negative "
+        "curvature allows"
+    ),
+    sharpness=(
+        "attained at every N, in dimension d >= 2, by collinear frames with similarities 1, -1, 1, .. and squared "
+        "norms proportional to |y_{t-1}| + |y_t|"
+    ),
+    necessity={"H2": _full_plane, "H3": _on_a_line},
+    definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0; at a zero frame it is undefined"},
     planted={
+        "the largest squared norm for the sum": _one_frame_for_all,
+        "N times the squared mean norm for the sum of squares": _squared_mean,
+        "the outer frames left out of the sum": _inner_frames,
         "9 for 8": lambda instance: loss_at_curvature(instance["frames"], factor=9.0),
         "N times the least squared norm for the sum of squared norms": lambda instance: _planted_norms(instance["frames"]),
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "Does the Hessian at the UNet's features, in more dimensions than frames, have an eigenvalue of at "
+                "most -8 L / (sum of squared norms)?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+            because="C2.landscape; a feature has thousands of entries, so some direction is normal to every frame",
         ),
     ),
+    lemmas=("Perron-Frobenius",),
     floor=0.999,
     floor_reason="the supremum is attained at collinear frames, which gradient ascent approaches",
 )

@@ -15,7 +15,7 @@ Hypotheses.
     H1  grad f is Lipschitz with constant L on the segment from x_0 to x_1 (for every start and step: on R^n).
     H2  eta > 0.
 
-**Tight**: attained by f(x) = L x^2 / 2 for every eta. A solver for worst cases over all L-smooth functions (PEPit)
+**Attained** by f(x) = L x^2 / 2 for every eta. A solver for worst cases over all L-smooth functions (PEPit)
 finds the same number, in test_one_step.py.
 
 In the paper: the range of learning rates of the convergence claim (C2) is read as 0 < eta < 2/L. The temporal loss is
@@ -38,6 +38,7 @@ from theory.claim import (
     Origin,
     Outcome,
     Parameters,
+    Plant,
     Problem,
     Size,
     Tells,
@@ -48,7 +49,7 @@ from theory.descent.expansion import averaged_curvature
 from theory.descent.instances import draw_normals
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
-from theory.temporal_loss import instances
+from theory.temporal_loss import instances, recorded
 from theory.temporal_loss.hessian import hessian_constant
 from theory.temporal_loss.loss import temporal_loss
 
@@ -204,6 +205,21 @@ def witness(*, dimension: int) -> Instance:
     }
 
 
+def witness_parameters(*, dimension: int) -> Parameters:
+    rows = jnp.ones(2 * dimension)
+    exact = LARGEST_EXPONENT * jnp.arctanh(jnp.log(jnp.asarray([2.0, 2.2])) / LARGEST_EXPONENT)
+    return {
+        "quadratic": rows,
+        "wave": 0 * rows,
+        "phase": 0 * rows,
+        "log_frequency": 0 * rows,
+        "start": jnp.ones(dimension),
+        "mirror": jnp.ones(dimension),
+        "log_smoothness": exact[0],
+        "log_step": exact[1],
+    }
+
+
 def _smooth_at_the_start_only() -> Outcome:
     # f(x) = - 8 cos(x / sqrt 2 + c) up to a constant: f''(0) = 8 cos(c) = 1.6 < L = 2, but up to 8 on the way down.
     instance = dict(witness(dimension=1))
@@ -256,6 +272,23 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return outcomes
 
 
+STIFFER = 1.5
+
+
+def _first_steps(evidence: Evidence) -> Sequence[Outcome]:
+    """Loss of the features after the first step of a run, beside what loss, gradient and curvature before it promise."""
+    outcomes = []
+    standard = [record for record in evidence.trainings if record.kind == "scaled" and record.scale == 1]
+    for record in (*recorded.runs(evidence, "temporal"), *standard):
+        promised = record.temporal_losses[0] - recorded.change_promised(record, stiffer=STIFFER)
+        outcomes.append(recorded.compared(f"step 1 of the {record.label}", recorded.loss_of_features(record, 1), promised))
+    return outcomes
+
+
+def _mean_smoothness(instance: Instance) -> jax.Array:
+    return jnp.mean(jnp.abs(instance["quadratic"]) + jnp.abs(instance["wave"]))
+
+
 CLAIM = Claim(
     id="C2.one-step",
     title="One gradient step on a smooth function, with the sharp threshold 2/L",
@@ -277,22 +310,43 @@ CLAIM = Claim(
     origin="the textbook lemma behind the paper's convergence claim, whose range of learning rates is our reading",
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
+    measured_in_words="curvature that a step sees, 2 (f(x_1) - f(x_0) + eta ||g||^2) / (eta^2 ||g||^2)",
+    bound_in_words="L, the Lipschitz constant of the gradient, in the same units",
+    sharpness="attained in every dimension and for every eta, by f(x) = L x^2 / 2",
     necessity={"H1": _smooth_at_the_start_only},
     definitional={"H2": "without a step there is nothing to compare"},
     planted={
+        "the mean of the directions' constants for the largest": Plant(
+            _mean_smoothness, lambda dimension: dimension > 1, "on a line both directions are the same, and the curvature is their mean"
+        ),
         "L/2 for L (a threshold of 4/L)": lambda instance: instance["smoothness"] / 2,
         "the curvature at the start alone": _curvature_at_start,
         "the quadratic part alone": lambda instance: jnp.max(jnp.abs(instance["quadratic"])),
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "Is the curvature that a step on the regularised temporal loss sees at the UNet's features at most "
+                "C_N / eps^2, eps a tenth of their least norm?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+            because="C2.one-step and C1.regularised, which ask nothing of the features",
+        ),
+        Comparison(
+            question=(
+                "Does the first recorded step of training on L, from the trained adapter and from LoRA's standard "
+                "start, lower the loss of the features by what "
+                "the lemma promises with L taken as 1.5 times the curvature along the gradient at its start?"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_first_steps,
         ),
     ),
+    lemmas=("fundamental theorem of calculus",),
     floor=0.999,
     floor_reason="the supremum is attained by every quadratic whose second derivatives are all L",
 )

@@ -21,6 +21,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from theory.rounding import UNIT_ROUNDOFF
+
 ARMIJO = 0.1
 """Share of eta ||g||^2 that a checked step must gain. Below 1/2 every eta < 2 (1 - ARMIJO) / curvature passes."""
 LEAST_SHRINK, MOST_SHRINK = 0.5, 0.1
@@ -44,7 +46,8 @@ class Step:
     Attributes:
         size: eta; 0 where the loss is stationary to rounding.
         warrant: see `Warrant`.
-        loss: after the step, where it was evaluated; of a certified step the value it is proved not to exceed.
+        loss: after the step, where it was evaluated; of a certified step the value it is proved not to exceed, rounded up, if the loss and
+            the squared gradient that were passed in are not above and not below the true ones in turn.
         curvature: kappa(eta) of a certified step; of a checked one the curvature that it saw, 2 (L1 - L0 + eta ||g||^2) / (eta^2 ||g||^2).
         trials: losses that were evaluated.
     """
@@ -118,7 +121,8 @@ class MonotoneStep:
         """Choose the next step.
 
         Args:
-            loss, squared_gradient: L(theta) and ||g||^2, one number each.
+            loss, squared_gradient: L(theta) and ||g||^2, one number each. A certified step is proved for an upper end of the one and a lower
+                end of the other: pass `certify_step(features).squared_gradient_lower`.
             trial: eta -> L(theta - eta g); a value that is not finite counts as a rise. Not needed where the step can be certified.
             sharpness: an estimate of lambda_max, such as `gauss_newton_model(..).sharpness`; the first trial is its inverse.
             curvature: eta -> a proved bound on lambda_max along the whole segment, not decreasing in eta, such as
@@ -170,7 +174,10 @@ class MonotoneStep:
                 low, high = (size, high) if size * _bound(curvature, size) <= 1 else (low, size)
             size, bound = low, _bound(curvature, low)
         self._next = size
-        return Step(size, Warrant.CERTIFIED, loss - size * (1 - size * bound / 2) * squared, bound, 0)
+        # Six roundings, each at the size of one of the terms.
+        decrease = size * (1 - size * bound / 2) * squared
+        after = loss - decrease + 8 * UNIT_ROUNDOFF * (abs(loss) + size * (1 + size * bound) * squared)
+        return Step(size, Warrant.CERTIFIED, after, bound, 0)
 
     def _checked(self, loss: float, squared: float, trial: Callable[[float], Any], size: float) -> Step:
         for trials in range(1, MAX_TRIALS + 1):

@@ -1,10 +1,12 @@
 """The certificate of a step against dense Hessians and closed-form steps, at more sizes than the ladder searches."""
 
+from fractions import Fraction
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory.descent import certify_step, feature_step_limit
+from theory.descent import MonotoneStep, Warrant, certify_step, feature_step_limit
 from theory.descent.feature_descent import gradient, step_curvature
 from theory.rounding import relative_budget
 from theory.temporal_loss import certify_curvature, hessian_constant, upper_curvature_constant
@@ -65,7 +67,8 @@ def test_steps_are_longer_than_what_the_constant_allows_and_lower_the_loss_as_pr
     assert certificate.best_step * certificate.curvature(certificate.best_step) <= 1
     assert certificate.longest_step * certificate.curvature(certificate.longest_step) <= 2
     slope = np.asarray(gradient(jnp.asarray(frames)))
-    assert certificate.squared_gradient == pytest.approx(np.sum(slope**2), rel=1e-9)
+    assert certificate.squared_gradient_lower <= np.sum(slope**2) <= certificate.squared_gradient_upper
+    assert certificate.squared_gradient_lower == pytest.approx(certificate.squared_gradient_upper, rel=1e-9)
     assert float(step_curvature(jnp.asarray(frames), jnp.asarray(certificate.longest_step))) * certificate.longest_step < 2
 
 
@@ -73,6 +76,35 @@ def test_a_critical_point_has_finite_steps():
     frames = np.array([[1.0, 0], [0, 1], [-1, 0], [0, -1]])
     certificate = certify_step(frames)
     assert 0 < certificate.best_step <= certificate.longest_step < np.inf
+
+
+def test_both_ends_of_the_gradient_where_it_is_exactly_zero():
+    """e, e, -e with e = 1/sqrt(200000) everywhere: gradient 0 and L = 4, the largest there is, so nothing may be certified to lower it."""
+    entries = np.ones(200_000) / np.sqrt(200_000)
+    certificate = certify_step(np.stack([entries, entries, -entries]))
+    assert certificate.squared_gradient_lower == 0 < certificate.squared_gradient_upper
+    step = MonotoneStep().step(4.0, certificate.squared_gradient_lower, curvature=certificate.curvature)
+    assert step.warrant is Warrant.STATIONARY and step.loss == 4.0 and step.size == 0.0
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_ends_of_the_gradient_around_an_exact_value(scale):
+    """F = r (e_1, e_1, e_2): ||grad L||^2 = 8 / r^2 exactly (pulls of length 2 on the two outer pairs' frames, none on the first)."""
+    certificate = certify_step(scale * np.array([[1.0, 0], [1.0, 0], [0, 1.0]]))
+    exact = Fraction(8) / Fraction(scale) ** 2
+    assert Fraction(certificate.squared_gradient_lower) <= exact <= Fraction(certificate.squared_gradient_upper)
+    assert certificate.squared_gradient_upper == pytest.approx(certificate.squared_gradient_lower, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_long_steps_turn_frames_by_less_than_a_right_angle(seed):
+    """However long the step, nu = arctan(eta ||g_t|| / r_t) bounds the curvature at its end."""
+    frames = _walk(4, 3, 0.4, seed)
+    certificate = certify_step(frames)
+    slope = np.asarray(gradient(jnp.asarray(frames)))
+    for step_size in certificate.best_step * np.array([30.0, 1e3, 1e6]):
+        for share in (0.1, 0.5, 1.0):
+            assert _top(frames - share * step_size * slope) <= certificate.curvature(step_size) * (1 + BUDGET)
 
 
 @pytest.mark.parametrize("step_size", [0.0, -1.0, np.nan, np.inf])

@@ -588,6 +588,10 @@ def witness(*, num_frames: int, dimension: int) -> Instance:
     return _with_gram(jnp.asarray(extremal_frames(num_frames, dimension)), jnp.asarray(True))
 
 
+def witness_parameters(*, num_frames: int, dimension: int) -> Parameters:
+    return {**instances.parameters_of(extremal_frames(num_frames, dimension)), "side": jnp.asarray(1.0)}
+
+
 SIZES: tuple[Size, ...] = ((("num_frames", 4), ("dimension", 3)),)
 """One size, for the sake of compilation: other numbers of frames and dimensions are in test_certificate.py."""
 
@@ -617,6 +621,21 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return outcomes
 
 
+GAIN = 100.0
+"""How many times the certificate at the features is asked to be below the constant for all frames; where no two frames are alike it is 2."""
+
+
+def _what_it_gains(evidence: Evidence) -> Sequence[Outcome]:
+    """The certificate of the features themselves, in NumPy as a user calls it, beside the constant of C1.hessian."""
+    outcomes = []
+    for label, size, recorded in instances.frame_instances(evidence):
+        frames = np.asarray(recorded["frames"])
+        constant = hessian_constant(len(frames)) / float(recorded["min_norm"]) ** 2
+        spectral = certify_curvature(frames).spectral
+        outcomes.append(Outcome(label, GAIN * spectral, constant, PROBLEM.budget(size), witness={"frames": frames}))
+    return outcomes
+
+
 def _orthogonal_second_neighbours(instance: Instance):
     return _bound({**instance, "second_neighbours": 0 * instance["second_neighbours"]})
 
@@ -625,7 +644,8 @@ CLAIM = Claim(
     id="C1.certificate",
     title="Certificate of curvature for given features",
     statement=(
-        "Norms, neighbouring similarities and second-neighbour cosines of N frames determine bounds on the largest eigenvalue and on the norm of "
+        "Norms, neighbouring similarities and second-neighbour cosines of N frames determine bounds on the largest "
+        "eigenvalue and on the norm of "
         "the Hessian of the temporal loss, and the exact norm of its Gauss-Newton part."
     ),
     latex=(
@@ -642,9 +662,22 @@ CLAIM = Claim(
     origin="not in the paper",
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
+    measured_in_words=(
+        "largest eigenvalue, or norm, of the Hessian of the temporal loss in the features, in units of 1 / (feature "
+        "norm)^2"
+    ),
+    bound_in_words=(
+        "the certificate computed from norms and inner products at distance 1 and 2, in the same units, with what it "
+        "holds for rounding"
+    ),
+    sharpness=(
+        "attained by collinear frames with similarities 1, -1, 1, .., so no factor below 1 can be put in front; "
+        "elsewhere an upper bound"
+    ),
     necessity={"H3": _inner_products_of_others},
     definitional={
-        "H1": "with fewer than three frames the loss has no term",
+        "H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value",
         "H2": "at a zero frame the loss is not defined",
     },
     planted={
@@ -655,13 +688,29 @@ CLAIM = Claim(
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "Are ||Hess L|| and lambda_max(Hess L) at the UNet's features at most what their inner products "
+                "certify?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+            because="C1.certificate; the inner products are those of the recorded features",
+        ),
+        Comparison(
+            question=(
+                "Is the certificate at the UNet's features at least 100 times below the constant C_N / m^2 that holds "
+                "for all frames?"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_what_it_gains,
         ),
     ),
+    lemmas=("Young", "M-matrices have positive inverses", "backward stability of the symmetric eigensolver (LAPACK)"),
     floor=0.999,
-    floor_reason="attained by collinear frames with alternating similarities, where the search ends; the rounding margin is below 1e-5 there",
+    floor_reason=(
+        "attained by collinear frames with alternating similarities, where the search ends; the rounding margin is "
+        "below 1e-5 there"
+    ),
 )

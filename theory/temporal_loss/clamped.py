@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from theory.claim import (
     Claim,
     Comparison,
+    Expected,
     Hypothesis,
     Instance,
     Origin,
@@ -45,6 +46,7 @@ from theory.claim import (
 )
 from theory.evidence import Evidence
 from theory.temporal_loss import instances
+from theory.temporal_loss.gradient import gradient_constant
 from theory.temporal_loss.lipschitz import lipschitz_constant
 
 SIZES: tuple[Size, ...] = ((("num_frames", 3), ("dimension", 2)),)
@@ -103,14 +105,14 @@ def _draw(key: jax.Array, *, num_frames: int, dimension: int) -> Parameters:
 
 
 def _instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Instance:
-    """Frames of norms around eps, and the same with the second frame longer by a factor 1 + h, h between SMALLEST_GAP
+    """Frames of norms around eps, with the second one shortened and lengthened by a factor 1 -+ h/2, h between SMALLEST_GAP
     and 1."""
     epsilon = jnp.exp(parameters["log_epsilon"])
     frames = epsilon * jnp.exp(parameters["log_radii"])[:, None] * instances.unit_rows(parameters["directions"])
     gap = SMALLEST_GAP + (1 - SMALLEST_GAP) * jax.nn.sigmoid(parameters["logit_gap"])
     return {
-        "frames": frames,
-        "others": frames.at[1].multiply(1 + gap),
+        "frames": frames.at[1].multiply(1 - gap / 2),
+        "others": frames.at[1].multiply(1 + gap / 2),
         "epsilon": epsilon,
         "constant": lipschitz_constant(num_frames) / epsilon**2,
     }
@@ -184,21 +186,50 @@ def witness(*, num_frames: int, dimension: int) -> Instance:
     return counterexample(lipschitz_constant(num_frames), 1.0, num_frames=num_frames, dimension=dimension)
 
 
+def witness_parameters(*, num_frames: int, dimension: int) -> Parameters:
+    pair = witness(num_frames=num_frames, dimension=dimension)
+    middle = (pair["frames"] + pair["others"]) / 2
+    gap = 1 - pair["frames"][1, 0]  # the witness's h; the family's is 2 h
+    share = (2 * gap - SMALLEST_GAP) / (1 - SMALLEST_GAP)
+    return {
+        "directions": middle,
+        "log_radii": jnp.log(jnp.sqrt(jnp.sum(middle**2, axis=1))),
+        "log_epsilon": jnp.asarray(0.0),
+        "logit_gap": jnp.log(share / (1 - share)),
+    }
+
+
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
-    """The network's features, clamped at the norm of their second frame, which goes from just inside to just
-    outside."""
+    """The network's features, clamped at the norm of their second frame, which goes from just inside to just outside."""
     outcomes = []
     for label, size, record in instances.frame_instances(evidence):
         frames = record["frames"]
         middle = jnp.sqrt(jnp.sum(frames[1] ** 2))
-        pair = {
-            "frames": frames.at[1].multiply(1 - SMALLEST_GAP),
-            "others": frames.at[1].multiply(1 + SMALLEST_GAP),
-            "epsilon": middle,
-            "constant": lipschitz_constant(frames.shape[0]) / middle**2,
-        }
-        outcomes.append(PROBLEM.outcome(pair, size, label))
+        constant = lipschitz_constant(frames.shape[0]) / middle**2
+        # |s u| of the jump is |y| |s| / eps at least; a gap that makes the quotient more than twice the constant by the proof.
+        jump = jnp.abs(_radial_pull(frames)) / middle
+        gap = jnp.minimum(SMALLEST_GAP, jump / (8 * constant * middle))
+        pair = {"frames": frames.at[1].multiply(1 - gap), "others": frames.at[1].multiply(1 + gap), "epsilon": middle, "constant": constant}
+        outcomes.append(PROBLEM.outcome(pair, size, f"{label}, h = {float(gap):.3g}"))
     return outcomes
+
+
+def _radial_pull(frames: jax.Array) -> jax.Array:
+    """y_1 s_1 + y_2 s_2: what the gradient of the second frame has along it just inside the clamp, times eps, and has not outside."""
+    units = instances.unit_rows(frames)
+    cosines = jnp.sum(units[1:] * units[:-1], axis=1)
+    steps = jnp.pad(jnp.diff(cosines), 1)
+    slopes = 2 / (frames.shape[0] - 2) * (steps[:-1] - steps[1:])
+    return slopes[0] * cosines[0] + slopes[1] * cosines[1]
+
+
+def _with_constant(constant, power: int = 2):
+    return lambda instance: constant(instance["frames"].shape[0]) / instance["epsilon"] ** power
+
+
+def _largest_norm(instance: Instance):
+    largest = jnp.max(jnp.sum(jnp.concatenate([instance["frames"], instance["others"]]) ** 2, axis=1))
+    return lipschitz_constant(instance["frames"].shape[0]) / largest
 
 
 CLAIM = Claim(
@@ -221,26 +252,46 @@ CLAIM = Claim(
     origin="not in the paper; the usual guard in its companion's framework",
     problem=PROBLEM,
     witnesses=witness,
-    necessity={},
+    witness_parameters=witness_parameters,
+    measured_in_words=(
+        "difference quotient of the gradient of the clamped loss between two sets of frames, in units of 1 / (feature "
+        "norm)^2"
+    ),
+    bound_in_words=(
+        "C_N / eps^2, which holds where every norm is at least eps; every other constant is exceeded in the same way"
+    ),
     definitional={
-        "H1": "with fewer than three frames the loss has no term",
-        "H2": "every counterexample satisfies it; the repair keeps the frames where the clamp is idle",
+        "H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value",
+        "H2": (
+            "every counterexample satisfies it, in every dimension, 1 included; the repair keeps the frames where the "
+            "clamp is idle"
+        ),
     },
     planted={
-        "repair with half the constant": lambda instance: 0.5 * REPAIRED.bound(instance),
-        "repair with eps for eps^2": lambda instance: (
-            lipschitz_constant(instance["frames"].shape[0]) / instance["epsilon"]
-        ),
+        "repair with eps for eps^2": _with_constant(lipschitz_constant, power=1),
+        "repair with the constant of N + 1 frames": _with_constant(lambda num_frames: lipschitz_constant(num_frames + 1)),
+        "repair with the gradient's constant": _with_constant(gradient_constant),
+        "repair with the largest norm for eps": _largest_norm,
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "Does the clamped loss keep the quotient below C_N / eps^2 on the UNet's frames, clamped at the norm "
+                "of the second one, which goes "
+                "from eps (1 - h) to eps (1 + h)?"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="these features keep away from the counterexample",
+            expected=Expected.VIOLATED,
+            because=(
+                "the gradient jumps by |y_1 s_1 + y_2 s_2| / eps there, so where that is not 0 a small enough h "
+                "breaks any constant: a clamp promises no "
+                "Lipschitz gradient"
+            ),
         ),
     ),
+    relies_on=("C1.lipschitz",),
     counterexamples=COUNTEREXAMPLES,
     repaired=REPAIRED,
 )

@@ -187,6 +187,21 @@ def witness(*, num_frames: int, tokens: int, channels: int) -> Instance:
     return {"unpacked": jnp.asarray(np.broadcast_to(signs[:, None, None, None], (num_frames, 1, tokens, channels)))}
 
 
+def witness_parameters(*, num_frames: int, tokens: int, channels: int) -> Parameters:
+    # The family moves every entry away from 0 by 2^-10, exactly.
+    signs = witness(num_frames=num_frames, tokens=tokens, channels=channels)["unpacked"][:, 0]
+    return {"features": signs * (1 - 2.0**-10)}
+
+
+def _pairs_of_one_sign(instance: Instance):
+    """The share of the similarities that are +1: what the mean of s and not of |s| would count."""
+    return jnp.mean(jnp.maximum(_cosines(instance["unpacked"]), 0.0))
+
+
+def _pull_alone(instance: Instance):
+    return flatness(instance["unpacked"]) - jnp.mean(jnp.abs(_cosines(instance["unpacked"])))
+
+
 def _two_channels() -> Outcome:
     """Vectors of length two: three frames in the plane whose loss does pull."""
     vectors = jnp.asarray([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0]])[:, :, None, None]
@@ -208,7 +223,7 @@ CLAIM = Claim(
     title="The companion code's temporal loss is flat",
     statement=(
         "As the companion code unpacks its features, every similarity is +1 or -1 and the gradient of the temporal "
-        "loss is identically zero."
+        "loss is zero at all features without zeros."
     ),
     latex=r"F_t\in\mathbb{R}^{1\times h\times w}\;\Rightarrow\; s\in\{-1,1\},\ \nabla L\equiv 0",
     hypotheses=(
@@ -220,19 +235,27 @@ CLAIM = Claim(
     origin="not in the paper; its companion's public code",
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
+    measured_in_words=(
+        "mean magnitude of the similarities plus the gradient times the features, entry by entry (dimensionless)"
+    ),
+    bound_in_words="1: every similarity is +1 or -1, and no entry is trained",
     necessity={"H1": _two_channels},
     definitional={"H2": "a cosine with a zero entry is 0/0 and has no value"},
     planted={
-        "similarities of magnitude below 1": lambda instance: jnp.asarray(1 - 1e-3),
+        "the mean of s for the mean of |s|": _pairs_of_one_sign,
+        "the gradient alone": _pull_alone,
+        "a sum of magnitudes divided by the frames, not by the pairs": lambda instance: jnp.asarray(
+            (instance["unpacked"].shape[0] - 1) / instance["unpacked"].shape[0]
+        ),
         "half of the entries zero": lambda instance: jnp.asarray(0.5),
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question="Is the loss flat on the UNet's features as the companion code unpacks them, one number a vector?",
             origin=Origin.NETWORK,
-            tells=Tells.IMPLIED,
+            tells=Tells.IDENTITY,
             compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
         ),
     ),
     floor=0.999,

@@ -143,12 +143,6 @@ def _curvature(num_frames: int) -> int:
     return 2 // (num_frames - 2)
 
 
-def _values(layout: _Layout, sign: int, angles: np.ndarray) -> np.ndarray:
-    matrix = np.zeros((layout.size, layout.size))
-    _fill(layout, sign, np.cos(angles), np.sin(angles), matrix)
-    return matrix
-
-
 @functools.lru_cache(maxsize=None)
 def _remainder_rows(num_frames: int) -> tuple[float, ...]:
     """For each block, c with |remainder| <= c rho^2 on a box of half-width rho, when cos and sin are replaced by their tangents.

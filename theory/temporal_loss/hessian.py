@@ -12,7 +12,7 @@ Hypotheses.
     H1  There are N >= 3 frames.
     H2  ||F_t|| >= m > 0 for every frame.
 
-**Tight**: attained in dimension d >= 2 by collinear frames of norm m whose similarities alternate, s = (1, -1, 1, ..).
+**Attained** at every N in dimension d >= 2 by collinear frames of norm m whose similarities alternate, s = (1, -1, 1, ..).
 (For d = 1 the similarities are constant off the origin and the Hessian vanishes.)
 
 In the paper: repairs Theorem 4.1, which bounds the norms from above. Proof: paper_notes.md, section C1.hessian.
@@ -23,9 +23,22 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Plant,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
-from theory.temporal_loss import instances
+from theory.temporal_loss import instances, recorded
 from theory.temporal_loss.loss import MINIMUM_FRAMES
 
 
@@ -110,6 +123,10 @@ def witness(*, num_frames: int, dimension: int) -> Instance:
     return {"frames": jnp.asarray(extremal_frames(num_frames, dimension)), "min_norm": jnp.asarray(1.0)}
 
 
+def witness_parameters(*, num_frames: int, dimension: int) -> Parameters:
+    return instances.parameters_of(extremal_frames(num_frames, dimension))
+
+
 def _one_short_frame() -> Outcome:
     size = instances.SIZES[0]
     instance = dict(witness(**dict(size)))
@@ -121,12 +138,26 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return [PROBLEM.outcome(instance, size, label) for label, size, instance in instances.frame_instances(evidence)]
 
 
+SECOND_ORDER_TOLERANCE = 0.25
+
+
+def _second_order(evidence: Evidence) -> Sequence[Outcome]:
+    outcomes = []
+    for record in recorded.runs(evidence, "temporal"):
+        for label, before, after in recorded.layer_steps(record):
+            found = recorded.expansion(before, after)
+            error = abs(found["change"] - found["first"] - found["second"])
+            outcomes.append(recorded.compared(label, error, SECOND_ORDER_TOLERANCE * abs(found["change"]), before=before, after=after))
+    return outcomes
+
+
 CLAIM = Claim(
     id="C1.hessian",
     title="Sharp Hessian bound on frames bounded away from zero",
     statement=(
-        "On N frames of norm at least m the Hessian of the temporal loss has norm at most C_N / m^2, and no smaller "
-        "constant will do."
+        "On N frames of norm at least m the Hessian of the temporal loss has norm at most C_N / m^2, and in every "
+        "dimension "
+        "d >= 2 some frames attain it."
     ),
     latex=r"\|\nabla^2 L(F)\|_{\mathrm{op}} \le \frac{C_N}{m^2},\quad C_N = \frac{4}{N-2}\lambda_{\max}(B^\top W B)",
     hypotheses=(
@@ -138,20 +169,51 @@ CLAIM = Claim(
     origin="repairs the paper's Theorem 4.1",
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
+    measured_in_words=(
+        "operator norm of the Hessian of the temporal loss in the features, in units of 1 / (feature norm)^2"
+    ),
+    bound_in_words="C_N / m^2, m the least norm of a frame, in the same units",
+    sharpness=(
+        "attained at every N, in dimension d >= 2, by collinear frames of norm m with similarities 1, -1, 1, ..; for "
+        "d = 1 the Hessian is 0"
+    ),
     necessity={"H2": _one_short_frame},
-    definitional={"H1": "with fewer than three frames the loss has no term"},
+    definitional={"H1": "with fewer than three frames the loss is an empty mean, 0/0, and has no value"},
     planted={
         "divisor N - 1 for N - 2": _planted(divisor_shift=1),
         "m for m^2": _planted(power=1),
+        "the largest norm for the least": lambda instance: _bound(instances.with_largest_norm(instance)),
+        "the constant of N + 1 frames": lambda instance: (
+            hessian_constant(instance["frames"].shape[0] + 1) / instance["min_norm"] ** 2
+        ),
+        "inner pairs counted once for twice": Plant(
+            _planted(inner_weight=1.0), lambda num_frames, **_: num_frames > 3, "three frames have no inner pair"
+        ),
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question="Is ||Hess L|| at the UNet's features at most C_N / m^2, m the least norm of their frames?",
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+            because="C1.hessian; that no frame is zero is read off the same features",
         ),
+        Comparison(
+            question=(
+                "Does the quadratic model at the features before a recorded training step (gradient and Hessian of L "
+                "there) predict the "
+                "loss of the features after it, layer by layer, to within a quarter of its change?"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_second_order,
+        ),
+    ),
+    lemmas=("Perron-Frobenius",),
+    enclosure=(
+        "theory/temporal_loss/enclosure.py: C_3 and C_4 again, by branch and bound in ball arithmetic, without a "
+        "lemma of the proof"
     ),
     floor=0.999,
     floor_reason=(

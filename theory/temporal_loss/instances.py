@@ -50,6 +50,23 @@ def instance(parameters: Parameters, *, num_frames: int, dimension: int) -> Inst
     return {"frames": norms[:, None] * unit_rows(parameters["directions"]), "min_norm": min_norm}
 
 
+def parameters_of(frames: jax.Array, min_norm: float = 1.0) -> Parameters:
+    """Parameters from which `instance` makes these frames: norms m (1 + excess^2)."""
+    frames = jnp.asarray(frames)
+    norms = jnp.sqrt(jnp.sum(frames**2, axis=1))
+    return {
+        "directions": frames,
+        "excess": jnp.sqrt(jnp.maximum(norms / min_norm - 1.0, 0.0)),
+        "log_min_norm": jnp.log(jnp.asarray(min_norm)),
+    }
+
+
+def with_largest_norm(instance: Instance) -> Instance:
+    """The same frames with their largest norm in the place of m: what a bound that confuses the two is computed from."""
+    largest = jnp.sqrt(jnp.max(jnp.sum(instance["frames"] ** 2, axis=1)))
+    return {**instance, "min_norm": jnp.maximum(largest, instance["min_norm"])}
+
+
 def operations(*, num_frames: int, dimension: int) -> int:
     """Longest chain of roundings from frames to an eigenvalue of the dense Hessian.
 

@@ -13,7 +13,8 @@ import pytest
 from theory import search
 from theory.rounding import relative_budget
 from theory.temporal_loss import hessian_constant, instances, lipschitz_constant
-from theory.temporal_loss.lipschitz import PROBLEM, quotient
+from theory.temporal_loss.hessian import hessian_norm
+from theory.temporal_loss.lipschitz import PROBLEM, witness
 
 three_frames = hnp.arrays(np.float64, (3, 3), elements=st.floats(-4, 4))
 # Shares of a pair's inner and outer frame; the proof allows any strictly between 0 and 1, and uses those of `shares`.
@@ -197,12 +198,23 @@ def test_pairs_on_opposite_sides_of_the_hole(size):
 
 def test_quotient_tends_to_its_value_at_coinciding_pairs():
     """Frames near the extremal ones, turned by h along the top eigenvector: the quotient tends to C like h^2."""
-    limit = PROBLEM.outcome({**_turned(0.0), "min_norm": jnp.asarray(1.0)}, PROBLEM.sizes[0], "limit").measured
-    gaps = [1 - float(quotient(_turned(turn))) / limit for turn in (0.2, 0.1, 0.05)]
+    limit = float(jax.jit(hessian_norm)(_turned(0.0)["frames"]))
+    assert limit == pytest.approx(hessian_constant(3), rel=relative_budget(instances.operations(num_frames=3, dimension=2)))
+    gaps = [1 - float(instances.difference_quotient(_turned(turn))) / limit for turn in (0.2, 0.1, 0.05)]
     assert gaps[0] > gaps[1] > gaps[2] > 0
     # From one turn to the half of it the gap falls fourfold, up to terms of order h^2 itself.
     for turn, wider, narrower in zip((0.2, 0.1), gaps, gaps[1:], strict=False):
         assert abs(wider / narrower - 4) <= 4 * turn
+
+
+@pytest.mark.parametrize("num_frames", [3, 4, 6])
+def test_witness_is_a_pair_at_a_distance(num_frames):
+    """The constant is approached, not attained: the two members differ, and their quotient lies below it by a little."""
+    pair = witness(num_frames=num_frames, dimension=3)
+    distance = float(jnp.linalg.norm(pair["frames"] - pair["others"]))
+    assert distance > instances.SMALLEST_TURN / 2
+    share = float(instances.difference_quotient(pair)) / lipschitz_constant(num_frames)
+    assert 0.98 < share < 1 - 1e-4
 
 
 def _turned(turn: float) -> dict:

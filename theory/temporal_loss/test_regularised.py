@@ -62,20 +62,29 @@ shares = st.fractions(-1, 1, max_denominator=32)
 @hypothesis.settings(max_examples=200)
 @hypothesis.given(roots, roots, shares, shares)
 def test_price_of_a_pair_in_exact_arithmetic(root_p, root_q, first, second):
-    """Every inequality of the proof for a pair, with |f_1|^2 = p and |f_2|^2 = q squares of rationals."""
+    """Every inequality of the proof for a pair, with |f_1|^2 = p and |f_2|^2 = q squares of rationals: 2 |x_1|^2 + 2 |x_2|^2."""
     p, q = root_p**2, root_q**2
     a, b = first * root_p * root_q, second * root_q
-    outer, middle = 2 * (1 + q) / q, 2 * (1 + q)
+    share = q * (1 - p) / (q * (1 - p) + p * (1 - q))
+    outer, middle = 2 / share, 2 / (1 - share)
     assert 1 / outer + 1 / middle == Fraction(1, 2)
-    normal = q * (Fraction(1, 2) + 2 * root_p + Fraction(3, 2) * p)
-    for tau in (b - a, a - b):
-        assert middle + tau * a >= 2
-        assert (normal + tau * a) * (middle + tau * a) >= tau**2 and normal + tau * a >= 0
-    assert middle * (1 - q) <= 2 and 4 / middle <= middle
+    normal = abs(b - a) * (1 + abs(a))
+    assert 2 / (1 - p) - outer * q == 2 * (1 - q) + 2 * p * q / (1 - p)
+    for weight, own, other, radial in ((outer, p, q, 2 * share), (middle, q, p, 2 * (1 - share))):
+        dearest = max(radial, normal)
+        assert (1 - own) * max(dearest, weight * other + (1 - other) * dearest) <= 2
+    # The part of u_2 - a u_1 that lies in the features' own space.
     assert (q - a**2 * (2 - p)) / (1 - a**2) <= q
-    rest = max(normal, 4 / outer)
-    assert rest <= outer
-    assert (1 - p) * (q * outer + (1 - q) * rest) <= 4
+
+
+@pytest.mark.parametrize(("num_frames", "expected"), [(3, 8.0), (4, 6.0), (5, 16 / 3), (6, 4.0), (18, 1.0)])
+def test_constant_in_numbers(num_frames, expected):
+    assert regularised_constant(num_frames) == expected
+
+
+def test_constant_is_sharp_in_the_limit_of_many_frames():
+    ratios = [regularised_lower_constant(n) / regularised_constant(n) for n in (6, 12, 24, 48, 96)]
+    assert all(np.diff(ratios) > 0) and 0.997 < ratios[-1] < 1
 
 
 def test_small_epsilon_is_the_plain_loss():
