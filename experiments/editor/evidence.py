@@ -31,6 +31,15 @@ from experiments.editor.inversion import (
     noise_ladder,
     sample_latents,
 )
+from experiments.editor.inversion_evidence import (
+    hypothesis_levels,
+    hypothesis_records,
+    inversion_arrays,
+    output_layer_records,
+    practice_records,
+    refined_counts,
+    refined_records,
+)
 from experiments.editor.objective import train_adapter
 from experiments.editor.two_layer import FRAME_SIZE, load_two_layer, two_layer_latents
 from theory.evidence import AdapterRecord, Evidence, FeatureRecord, RoundTripRecord, TwoLayerRecord
@@ -283,6 +292,8 @@ def gather(
         "two_layer/<field>"                             of the two-layer network's round trip on the first two frames,
                                                         fields of RoundTripRecord and TwoLayerRecord
 
+        and what `inversion_evidence.inversion_arrays` records of the first frame.
+
         <name> is "off", "on" (the adapter on both sides) or "sampling_only" (inversion without, sampling with it).
 
     Raises:
@@ -334,6 +345,14 @@ def gather(
             arrays |= {f"features/{name}/{timestep}/{layer}": _array(values) for layer, values in captured.items()}
             step()
     arrays |= _adapter_arrays(editor, trips["on"].inversion[1], int(timesteps[1]), prompt, layers)
+    arrays |= inversion_arrays(
+        editor,
+        latents,
+        prompt,
+        trips,
+        {name: sampling for name, (_, sampling) in ROUND_TRIPS.items()},
+        record_trip=record_round_trip,
+    )
     for name, trip in trips.items():
         arrays |= _trip_arrays(f"round_trip/{name}", trip)
     certified = record_two_layer(clip_frames[:TWO_LAYER_FRAMES], ladder, "two-layer")
@@ -371,6 +390,10 @@ def to_evidence(arrays: Mapping[str, np.ndarray]) -> Evidence:
         round_trips=trips,
         adapters=tuple(_adapter_records(arrays)),
         two_layer_trips=(two_layer,),
+        hypotheses=tuple(hypothesis_records(arrays, _LABELS)),
+        practice=practice_records(arrays),
+        output_layers=output_layer_records(arrays),
+        refined_trips=refined_records(arrays),
     )
 
 
