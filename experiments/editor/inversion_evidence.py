@@ -43,7 +43,6 @@ def inversion_arrays(
     record_trip: Callable[..., RoundTripRecord],
     every_level: int = 20,
     num_levels: int = 3,
-    progress: Callable[[], None] = lambda: None,
 ) -> dict[str, np.ndarray]:
     """Pairs of states along the trips, the practice of the released tools, refined trips and the last layers' weights.
 
@@ -54,7 +53,6 @@ def inversion_arrays(
             `num_levels` levels.
         adapters: name -> whether the adapter is on in the sampling.
         record_trip: `evidence.record_round_trip`.
-        progress: called after every record.
 
     Returns:
         "hypothesis/<name>/<level>/<field>", "practice/<field>", "output_layer/<field>" and "refined/<number of steps>/<field>" with the fields of
@@ -72,12 +70,10 @@ def inversion_arrays(
         for level in hypothesis_levels(num_steps, place == 0 and num_steps <= every_level, num_levels):
             record = measure_hypotheses(predict, trip, ladder.timesteps, level)
             arrays |= {f"hypothesis/{name}/{level}/{field}": getattr(record, field) for field in _HYPOTHESIS_ARRAYS}
-            progress()
     whole = editor.pipeline.scheduler.config.num_train_timesteps
     if 10 * num_steps <= whole and whole % (10 * num_steps) == 0:
         practice = record_practice(editor, latents[:1], prompt, num_steps, frame_indices=frame)
         arrays |= {f"practice/{field}": np.asarray(getattr(practice, field)) for field in _PRACTICE_ARRAYS}
-        progress()
     try:
         layer = record_output_layer(editor)
     except ValueError:
@@ -87,7 +83,6 @@ def inversion_arrays(
     for count in refined_counts(editor, num_steps):
         trip = record_trip(editor, latents[:1], prompt, count, "refined")
         arrays |= {f"refined/{count}/{field}": getattr(trip, field) for field in _TRIP_ARRAYS}
-        progress()
     return arrays
 
 

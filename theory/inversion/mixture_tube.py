@@ -25,7 +25,7 @@ where the growth exceeds 1; and by every Gaussian (R = 0).
 In the paper: not there. Proof: paper_notes.md, section C3.mixture-tube.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -47,7 +47,8 @@ from theory.claim import (
     Verdict,
 )
 from theory.evidence import Evidence
-from theory.inversion import instances
+from theory.inversion import instances, recorded
+from theory.inversion.any_inversion import round_trip_bound
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
 from theory.inversion.predictors import at_levels, mixture_predictor
 from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, noise_levels, refuse_first
@@ -200,18 +201,26 @@ def measure(instance: Instance):
     return instances.norms(_simulate(instance).errors[0])
 
 
-def _radius(instance: Instance, spread_weight: float = 1.0):
+def simulated_defects(instance: Instance) -> tuple[RoundTrip, jax.Array]:
+    """The round trip of an instance, and ||d_k|| with the roundings of the step added, (N,)."""
     trip = _simulate(instance)
-    sigmas, radius, std = instance["sigmas"], instance["radius"], instance["std"]
-    variances = std**2 + sigmas[1:] ** 2
-    along = trip.inversion[1:] @ instance["axis"]
-    covariances = radius**2 * (1 - _pair_tilt(instance, along, variances) ** 2)
+    sigmas, radius = instance["sigmas"], instance["radius"]
+    variances = instance["std"] ** 2 + sigmas[1:] ** 2
     slopes = instance["scale"] * sigmas[1:] / variances
     # |tanh(x + b)| <= |x| + |tanh b|: only the second part does not shrink with the state.
     constants = slopes * radius * jnp.abs(jnp.tanh(instance["half_log_odds"]))
     roundings = instances.rounding_defects(trip, slopes * (1 + radius**2 / variances), constants)
-    defects = instances.norms(trip.defects) + roundings
+    return trip, instances.norms(trip.defects) + roundings
+
+
+def _radius(instance: Instance, spread_weight: float = 1.0, growth: Callable[..., Any] | None = None):
+    trip, defects = simulated_defects(instance)
+    sigmas, radius, std = instance["sigmas"], instance["radius"], instance["std"]
+    along = trip.inversion[1:] @ instance["axis"]
+    covariances = radius**2 * (1 - _pair_tilt(instance, along, std**2 + sigmas[1:] ** 2) ** 2)
     claimed = radius * instance["support_share"]
+    if growth is not None:
+        return round_trip_bound(defects, growth(sigmas, std**2 + sigmas**2, claimed))
     return mixture_tube_bound(sigmas, defects, spread_weight * covariances, claimed, std)[0]
 
 
