@@ -17,7 +17,7 @@ def draw(data: Data) -> Figure:
     trips_axes, fixed_axes = (figure.add_subplot(cell) for cell in bottom.subgridspec(1, 2))
     contributions = np.asarray(data["contributions"])
     places = np.arange(1, len(contributions) + 1)
-    steps_axes.bar(places, contributions, color=ORANGE, width=0.8, label="share of the bound")
+    steps_axes.bar(places, contributions, color=ORANGE, width=0.8, label="share of the sum of grown defects")
     steps_axes.axhline(data["error"], color=BLUE, linewidth=1.4, label="measured error of the whole round trip")
     steps_axes.set_yscale("log")
     positive = contributions[contributions > 0]
