@@ -260,6 +260,7 @@ def gather(
     num_steps: int = 50,
     num_levels: int = 3,
     layers: str | Sequence[str] | None = None,
+    pairs_everywhere: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Features along the inversion and three round trips of a clip.
@@ -270,7 +271,8 @@ def gather(
         clip_frames: (frames, height, width, 3) floating in [0, 1].
         num_levels: at how many levels features are taken, spread evenly from level 1 to level num_steps.
         layers: self-attentions, see `capture.select_layers`; None means all of the up blocks.
-        progress: called with (steps and evaluations done, in all).
+        pairs_everywhere: seek pairs of states at all levels of all round trips, and not of the one without adapter alone.
+        progress: called with (steps and evaluations done, in all), of the round trips and the features.
 
     Returns:
         Arrays, float64 but for the timesteps (N = num_steps, x = frames, channels, height, width of the latents):
@@ -352,6 +354,7 @@ def gather(
         trips,
         {name: sampling for name, (_, sampling) in ROUND_TRIPS.items()},
         record_trip=record_round_trip,
+        pairs_everywhere=pairs_everywhere,
     )
     for name, trip in trips.items():
         arrays |= _trip_arrays(f"round_trip/{name}", trip)

@@ -23,9 +23,13 @@ _TRIP_ARRAYS = tuple(field.name for field in fields(RoundTripRecord) if field.na
 
 def refined_counts(editor: Editor, num_steps: int) -> list[int]:
     """The numbers of steps of the further round trips that the schedule has."""
-    whole = editor.pipeline.scheduler.config.num_train_timesteps
-    counts = [round(factor * num_steps) for factor in REFINEMENTS]
-    return [count for count in counts if 2 <= count <= whole // 2]
+    found = []
+    for factor in REFINEMENTS:
+        try:
+            found.append(noise_ladder(editor.pipeline.scheduler, round(factor * num_steps), editor.dtype).num_steps)
+        except ValueError:  # the schedule has no such number of steps
+            continue
+    return found
 
 
 def hypothesis_levels(num_steps: int, every: bool, count: int) -> list[int]:
@@ -41,7 +45,7 @@ def inversion_arrays(
     adapters: Mapping[str, bool],
     *,
     record_trip: Callable[..., RoundTripRecord],
-    every_level: int = 20,
+    pairs_everywhere: bool = False,
     num_levels: int = 3,
 ) -> dict[str, np.ndarray]:
     """Pairs of states along the trips, the practice of the released tools, refined trips and the last layers' weights.
@@ -49,14 +53,13 @@ def inversion_arrays(
     Args:
         editor: of dtype float64 with an adapter, the prompt tokens' frames set.
         latents: (frames, channels, height, width) at level 0; the first frame is used.
-        trips: name -> round trip; pairs are sought at all levels of the first, if it has at most `every_level` steps, else and of the others at
-            `num_levels` levels.
+        trips: name -> round trip; pairs are sought at all levels of the first, and of the others at `num_levels` levels or everywhere.
         adapters: name -> whether the adapter is on in the sampling.
         record_trip: `evidence.record_round_trip`.
 
     Returns:
         "hypothesis/<name>/<level>/<field>", "practice/<field>", "output_layer/<field>" and "refined/<number of steps>/<field>" with the fields of
-        the theory's records; empty for a part that the pipeline cannot give (a UNet with other last layers, a ladder that is too short).
+        the theory's records; "output_layer" is missing where the UNet has other last layers.
     """
     num_steps = len(next(iter(trips.values())).alphas_cumprod) - 1
     ladder = noise_ladder(editor.pipeline.scheduler, num_steps, editor.dtype)
@@ -67,19 +70,17 @@ def inversion_arrays(
         def predict(state: torch.Tensor, timestep: int, on: bool = adapters[name]) -> torch.Tensor:
             return editor.predict_noise(state, timestep, prompt, adapter=on, frame_indices=frame)
 
-        for level in hypothesis_levels(num_steps, place == 0 and num_steps <= every_level, num_levels):
+        for level in hypothesis_levels(num_steps, place == 0 or pairs_everywhere, num_levels):
             record = measure_hypotheses(predict, trip, ladder.timesteps, level)
             arrays |= {f"hypothesis/{name}/{level}/{field}": getattr(record, field) for field in _HYPOTHESIS_ARRAYS}
-    whole = editor.pipeline.scheduler.config.num_train_timesteps
-    if 10 * num_steps <= whole and whole % (10 * num_steps) == 0:
-        practice = record_practice(editor, latents[:1], prompt, num_steps, frame_indices=frame)
-        arrays |= {f"practice/{field}": np.asarray(getattr(practice, field)) for field in _PRACTICE_ARRAYS}
+    practice = record_practice(editor, latents[:1], prompt, num_steps, frame_indices=frame)
+    arrays |= {f"practice/{field}": np.asarray(getattr(practice, field), dtype=np.float64) for field in _PRACTICE_ARRAYS}
     try:
         layer = record_output_layer(editor)
     except ValueError:
         layer = None
     if layer is not None:
-        arrays |= {f"output_layer/{field}": np.asarray(getattr(layer, field)) for field in _OUTPUT_ARRAYS}
+        arrays |= {f"output_layer/{field}": np.asarray(getattr(layer, field), dtype=np.float64) for field in _OUTPUT_ARRAYS}
     for count in refined_counts(editor, num_steps):
         trip = record_trip(editor, latents[:1], prompt, count, "refined")
         arrays |= {f"refined/{count}/{field}": getattr(trip, field) for field in _TRIP_ARRAYS}
@@ -111,7 +112,7 @@ def practice_records(arrays: Mapping[str, np.ndarray]) -> tuple[PracticeRecord, 
     if "practice/states" not in arrays:
         return ()
     parts = {field: arrays[f"practice/{field}"] for field in _PRACTICE_ARRAYS}
-    parts["guidance_scale"] = float(parts["guidance_scale"])
+    parts |= {"guidance_scale": float(parts["guidance_scale"]), "adapter_on": parts["adapter_on"].astype(bool)}
     fine, coarse = len(parts["fine_predictions"]), len(parts["sampling_predictions"])
     label = f"{fine} steps up unguided, {coarse} down at guidance {parts['guidance_scale']:g}, adapter on at {int(parts['adapter_on'].sum())}"
     return (PracticeRecord(label=label, **parts),)

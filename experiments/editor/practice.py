@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from experiments.editor.editor import Editor
-from experiments.editor.inversion import invert_latents, noise_ladder
+from experiments.editor.inversion import Ladder, invert_latents, noise_ladder
 from theory.evidence import OutputLayerRecord, PracticeRecord
 
 GUIDANCE_SCALE = 7.5
@@ -17,38 +17,48 @@ ADAPTER_WINDOW = (900, 1000)
 FINE_STEPS_PER_STEP = 10
 
 
+def fine_ladder(editor: Editor, num_steps: int) -> Ladder:
+    """The finest ladder of up to ten times as many steps that has all timesteps of the coarse one.
+
+    Raises:
+        ValueError: what `noise_ladder` raises for the coarse ladder itself.
+    """
+    coarse = noise_ladder(editor.pipeline.scheduler, num_steps, editor.dtype)
+    for factor in range(FINE_STEPS_PER_STEP, 1, -1):
+        try:
+            fine = noise_ladder(editor.pipeline.scheduler, factor * num_steps, editor.dtype)
+        except ValueError:  # the schedule has no such number of steps
+            continue
+        if set(coarse.timesteps.tolist()) <= set(fine.timesteps.tolist()):
+            return fine
+    return coarse
+
+
 def record_practice(
     editor: Editor,
     latents: torch.Tensor,
     prompt: str,
     num_steps: int,
     *,
-    fine_steps: int | None = None,
     guidance_scale: float = GUIDANCE_SCALE,
     window: tuple[int, int] = ADAPTER_WINDOW,
     frame_indices: tuple[int, ...] | None = None,
 ) -> PracticeRecord:
-    """Invert on the fine ladder, sample on the coarse one, and take the four predictions apart on the inversion's latents.
+    """Invert on a fine ladder, sample on the coarse one, and take the four predictions apart on the inversion's latents.
 
     Args:
         editor: of dtype float64, with an adapter.
         latents: (frames, channels, height, width) at level 0, float64.
         num_steps: of the sampling.
-        fine_steps: of the inversion; None is ten times as many.
         window: timesteps at which the adapter is on, [first, end).
         frame_indices: which frames of the prompt tokens' clip the latents are; None is all of them.
 
     Raises:
-        ValueError: a timestep of the coarse ladder that the fine one has not; what `noise_ladder` and `invert_latents` raise.
+        ValueError: what `noise_ladder` and `invert_latents` raise.
     """
-    fine = noise_ladder(editor.pipeline.scheduler, fine_steps or FINE_STEPS_PER_STEP * num_steps, editor.dtype)
+    fine = fine_ladder(editor, num_steps)
     coarse = noise_ladder(editor.pipeline.scheduler, num_steps, editor.dtype)
     places = {int(timestep): place for place, timestep in enumerate(fine.timesteps)}
-    missing = [int(timestep) for timestep in coarse.timesteps if int(timestep) not in places]
-    if missing:
-        raise ValueError(
-            f"{num_steps} steps have the timestep {missing[0]}, which {fine.num_steps} steps have not; let the finer number be a multiple"
-        )
 
     def predict(state: torch.Tensor, timestep: int, text: str, adapter: bool) -> torch.Tensor:
         return editor.predict_noise(state, timestep, text, adapter=adapter, frame_indices=frame_indices)

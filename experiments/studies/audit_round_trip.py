@@ -39,7 +39,7 @@ def draw(data: Data) -> Figure:
         color="white",
         edgecolor=BOUND,
         hatch="///",
-        label="certified bound",
+        label="its defects, grown as the path grew them",
     )
     trips_axes.set_yscale("log")
     values = [trip[name] for trip in data["trips"] for name in ("error", "bound") if trip[name] > 0] or [1.0]
@@ -48,7 +48,7 @@ def draw(data: Data) -> Figure:
     trips_axes.set_xlim(-0.8, max(len(places), 2) - 0.2)
     trips_axes.set_xticks(places, [trip["name"] for trip in data["trips"]])
     trips_axes.set_ylabel("relative error of the latents")
-    trips_axes.set_title("error and bound")
+    trips_axes.set_title("error and what it is the sum of")
     trips_axes.grid(axis="x", visible=False)
     trips_axes.legend(loc="upper center", ncols=2, fontsize=8.5)
 
