@@ -44,7 +44,7 @@ def test_keys_shapes_and_dtypes(arrays):
     expected |= {f"two_layer/{part}": (levels,) for part in ("skip", "scales")}
     expected |= {"two_layer/inner": (units, dimension), "two_layer/outer": (dimension, units)}
     expected |= {"two_layer/biases": (levels, units), "two_layer/offsets": (levels, dimension)}
-    values = 3 * 8 * 8
+    values = int(np.prod(latents[1:]))
     for name, levels in (("off", (1, 2, 3)), ("on", (1, 2, 3)), ("sampling_only", (1, 2, 3))):
         for level in levels:
             vectors = {"state": (values,), "error": (values,), "half_error_change": (values,)}

@@ -1,4 +1,5 @@
-"""Pairs of states and the practice of the released tools: what is recorded is what the network says at the stated states."""
+"""Pairs of states and the practice of the released tools: what is recorded is what the network says at the stated
+states."""
 
 import dataclasses
 
@@ -51,7 +52,8 @@ def _linear(slopes: np.ndarray, abar: float):
 
 
 def test_extremes_of_a_linear_predictor_are_its_own():
-    """Eigenvalues from -1 to 2, of which the Krylov space of full dimension finds the ends and the squeezed direction."""
+    """Eigenvalues from -1 to 2, of which the Krylov space of full dimension finds the ends and the squeezed
+    direction."""
     slopes = np.linspace(-1.0, 2.0, 12)
     abar = np.array([0.9, 0.5])
     step = float(np.diff(noise_levels(abar))[0])
@@ -78,17 +80,23 @@ def test_pairs_are_evaluations_of_the_network(editor, trip):
     for displacement, change in zip(record.displacements, record.changes, strict=True):
         assert np.linalg.norm(displacement) == pytest.approx(PAIR_DISTANCE * np.linalg.norm(record.state))
         with torch.no_grad():
-            states = [torch.from_numpy((record.state + move) / scale).reshape(trip.inversion[0, :1].shape) for move in (displacement, 0.0)]
+            states = [
+                torch.from_numpy((record.state + move) / scale).reshape(trip.inversion[0, :1].shape)
+                for move in (displacement, 0.0)
+            ]
             there, here = (predict(state, int(ladder.timesteps[2])).numpy().ravel() for state in states)
         np.testing.assert_allclose(change, there - here, atol=1e-12 * np.abs(here).max())
-    # The first two increments are those of the recorded inversion: y^(1) is its own state, and the next step's prediction is recorded.
+    # The first two increments are those of the recorded inversion: y^(1) is its own state, and the next step's
+    # prediction is recorded.
     step = np.diff(noise_levels(record.alphas_cumprod))[0]
     defect = step * (trip.predictions_at_inversion[1, 0] - trip.inversion_predictions[1, 0])
     assert record.increments[1] == pytest.approx(np.linalg.norm(defect))
 
 
 def test_practice_is_its_own_ladder_guidance_and_window(editor, latents):
-    record = record_practice(editor, latents[:1], PROMPT, STEPS, guidance_scale=3.0, window=(500, 1000), frame_indices=(0,))
+    record = record_practice(
+        editor, latents[:1], PROMPT, STEPS, guidance_scale=3.0, window=(500, 1000), frame_indices=(0,)
+    )
     coarse = noise_ladder(editor.pipeline.scheduler, STEPS, torch.float64)
     np.testing.assert_array_equal(record.adapter_on, coarse.timesteps[1:] >= 500)
     parts = practice_parts(record)
@@ -98,7 +106,12 @@ def test_practice_is_its_own_ladder_guidance_and_window(editor, latents):
     with torch.no_grad():
         timestep = int(coarse.timesteps[STEPS])
         guided = editor.predict_noise(
-            torch.from_numpy(record.states[STEPS]), timestep, PROMPT, adapter=True, guidance_scale=3.0, frame_indices=(0,)
+            torch.from_numpy(record.states[STEPS]),
+            timestep,
+            PROMPT,
+            adapter=True,
+            guidance_scale=3.0,
+            frame_indices=(0,),
         )
     np.testing.assert_allclose(record.sampling_predictions[-1], guided.numpy(), atol=1e-12)
 

@@ -32,12 +32,10 @@ from experiments.editor.inversion import (
     sample_latents,
 )
 from experiments.editor.inversion_evidence import (
-    hypothesis_levels,
     hypothesis_records,
     inversion_arrays,
     output_layer_records,
     practice_records,
-    refined_counts,
     refined_records,
 )
 from experiments.editor.objective import train_adapter

@@ -1,9 +1,10 @@
 """What the theorems on inversion ask of a predictor, looked for on the network at the states of a recorded round trip.
 
-In the variables y = x / sqrt(abar), with e(y) = eps(y / sqrt(1 + sigma^2), t), h = sigma_{k+1} - sigma_k and J the derivative of e at the
-inversion's state z_{k+1}, the theorems ask for ||(I - hJ) v|| and ||hJ v|| and <v, hJ v> over all unit vectors v. A Krylov space of J gives
-directions in which they are extreme; the network is then evaluated at states a thousandth of ||z|| away in these directions. So every number
-is one of two evaluations of the network: a pair that violates a hypothesis violates it, and a pair that does not proves nothing.
+In the variables y = x / sqrt(abar), with e(y) = eps(y / sqrt(1 + sigma^2), t), h = sigma_{k+1} - sigma_k and J the
+derivative of e at the inversion's state z_{k+1}, the theorems ask for ||(I - hJ) v|| and ||hJ v|| and <v, hJ v> over
+all unit vectors v. A Krylov space of J gives directions in which they are extreme; the network is then evaluated at
+states a thousandth of ||z|| away in these directions. So every number is one of two evaluations of the network: a pair
+that violates a hypothesis violates it, and a pair that does not proves nothing.
 """
 
 from collections.abc import Callable
@@ -61,7 +62,8 @@ def measure_hypotheses(
             return predict(latents, int(timesteps[level])).cpu().double().numpy().ravel()
 
     lower, state, sampled = (
-        scales[at] * states[at, 0].ravel() for at, states in ((level - 1, trip.inversion), (level, trip.inversion), (level, trip.sampling))
+        scales[at] * states[at, 0].ravel()
+        for at, states in ((level - 1, trip.inversion), (level, trip.inversion), (level, trip.sampling))
     )
     here = trip.predictions_at_inversion[level - 1, 0].ravel()
     error, size = sampled - state, float(np.linalg.norm(state))
@@ -91,7 +93,8 @@ def measure_hypotheses(
 
 
 def _krylov(apply: Callable[[np.ndarray], np.ndarray], start: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal vectors of the Krylov space of a start, as columns, and their images; fewer where the space is exhausted."""
+    """Orthonormal vectors of the Krylov space of a start, as columns, and their images; fewer where the space is
+    exhausted."""
     basis, images = [start / np.linalg.norm(start)], []
     while True:
         images.append(apply(basis[-1]))
@@ -126,7 +129,8 @@ def _increments(
     step: float,
     iterations: int,
 ) -> np.ndarray:
-    """||y^(j+1) - y^(j)|| from y^(0) = ratio * lower, the state that convention T evaluates; y^(1) is the inversion's own state."""
+    """||y^(j+1) - y^(j)|| from y^(0) = ratio * lower, the state that convention T evaluates; y^(1) is the inversion's
+    own state."""
     iterates = [ratio * lower, state, lower + step * here]
     while len(iterates) <= iterations:
         iterates.append(lower + step * evaluate(iterates[-1]))

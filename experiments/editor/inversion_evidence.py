@@ -1,4 +1,5 @@
-"""What the theorems on inversion are shown of the network beside its round trips, as named arrays and as the theory's records."""
+"""What the theorems on inversion are shown of the network beside its round trips, as named arrays and as the theory's
+records."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
@@ -34,7 +35,11 @@ def refined_counts(editor: Editor, num_steps: int) -> list[int]:
 
 def hypothesis_levels(num_steps: int, every: bool, count: int) -> list[int]:
     """Levels at which pairs are sought: all of them, or a few spread from the first to the last."""
-    return list(range(1, num_steps + 1)) if every else sorted({round(level) for level in np.linspace(1, num_steps, min(count, num_steps))})
+    return (
+        list(range(1, num_steps + 1))
+        if every
+        else sorted({round(level) for level in np.linspace(1, num_steps, min(count, num_steps))})
+    )
 
 
 def inversion_arrays(
@@ -53,13 +58,15 @@ def inversion_arrays(
     Args:
         editor: of dtype float64 with an adapter, the prompt tokens' frames set.
         latents: (frames, channels, height, width) at level 0; the first frame is used.
-        trips: name -> round trip; pairs are sought at all levels of the first, and of the others at `num_levels` levels or everywhere.
+        trips: name -> round trip; pairs are sought at all levels of the first, and of the others at `num_levels` levels
+            or everywhere.
         adapters: name -> whether the adapter is on in the sampling.
         record_trip: `evidence.record_round_trip`.
 
     Returns:
-        "hypothesis/<name>/<level>/<field>", "practice/<field>", "output_layer/<field>" and "refined/<number of steps>/<field>" with the fields of
-        the theory's records; "output_layer" is missing where the UNet has other last layers.
+        "hypothesis/<name>/<level>/<field>", "practice/<field>", "output_layer/<field>" and "refined/<number of
+        steps>/<field>" with the fields of the theory's records; "output_layer" is missing where the UNet has other last
+        layers.
     """
     num_steps = len(next(iter(trips.values())).alphas_cumprod) - 1
     ladder = noise_ladder(editor.pipeline.scheduler, num_steps, editor.dtype)
@@ -74,13 +81,17 @@ def inversion_arrays(
             record = measure_hypotheses(predict, trip, ladder.timesteps, level)
             arrays |= {f"hypothesis/{name}/{level}/{field}": getattr(record, field) for field in _HYPOTHESIS_ARRAYS}
     practice = record_practice(editor, latents[:1], prompt, num_steps, frame_indices=frame)
-    arrays |= {f"practice/{field}": np.asarray(getattr(practice, field), dtype=np.float64) for field in _PRACTICE_ARRAYS}
+    arrays |= {
+        f"practice/{field}": np.asarray(getattr(practice, field), dtype=np.float64) for field in _PRACTICE_ARRAYS
+    }
     try:
         layer = record_output_layer(editor)
     except ValueError:
         layer = None
     if layer is not None:
-        arrays |= {f"output_layer/{field}": np.asarray(getattr(layer, field), dtype=np.float64) for field in _OUTPUT_ARRAYS}
+        arrays |= {
+            f"output_layer/{field}": np.asarray(getattr(layer, field), dtype=np.float64) for field in _OUTPUT_ARRAYS
+        }
     for count in refined_counts(editor, num_steps):
         trip = record_trip(editor, latents[:1], prompt, count, "refined")
         arrays |= {f"refined/{count}/{field}": getattr(trip, field) for field in _TRIP_ARRAYS}
@@ -114,7 +125,8 @@ def practice_records(arrays: Mapping[str, np.ndarray]) -> tuple[PracticeRecord, 
     parts = {field: arrays[f"practice/{field}"] for field in _PRACTICE_ARRAYS}
     parts |= {"guidance_scale": float(parts["guidance_scale"]), "adapter_on": parts["adapter_on"].astype(bool)}
     fine, coarse = len(parts["fine_predictions"]), len(parts["sampling_predictions"])
-    label = f"{fine} steps up unguided, {coarse} down at guidance {parts['guidance_scale']:g}, adapter on at {int(parts['adapter_on'].sum())}"
+    on = int(parts["adapter_on"].sum())
+    label = f"{fine} steps up unguided, {coarse} down at guidance {parts['guidance_scale']:g}, adapter on at {on} levels"
     return (PracticeRecord(label=label, **parts),)
 
 
@@ -130,8 +142,13 @@ def output_layer_records(arrays: Mapping[str, np.ndarray]) -> tuple[OutputLayerR
 
 def refined_records(arrays: Mapping[str, np.ndarray]) -> tuple[RoundTripRecord, ...]:
     """The round trips with other numbers of steps among the arrays, fewest steps first."""
-    counts = sorted(int(key.split("/")[1]) for key in arrays if key.startswith("refined/") and key.endswith("/inversion"))
+    counts = sorted(
+        int(key.split("/")[1]) for key in arrays if key.startswith("refined/") and key.endswith("/inversion")
+    )
     return tuple(
-        RoundTripRecord(label=f"adapter off, first frame, {count} steps", **{field: arrays[f"refined/{count}/{field}"] for field in _TRIP_ARRAYS})
+        RoundTripRecord(
+            label=f"adapter off, first frame, {count} steps",
+            **{field: arrays[f"refined/{count}/{field}"] for field in _TRIP_ARRAYS},
+        )
         for count in counts
     )

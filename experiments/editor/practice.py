@@ -1,7 +1,8 @@
 """The round trip as the released tools run it, and the weights behind its uniform bound.
 
-The tools invert on a fine ladder without guidance, keep the latents, and sample on a coarse ladder whose timesteps are among the fine one's,
-guided, with the adapter on for some timesteps only: 500 steps up, 50 down at guidance 7.5, the adapter on for timesteps in [900, 1000).
+The tools invert on a fine ladder without guidance, keep the latents, and sample on a coarse ladder whose timesteps are
+among the fine one's, guided, with the adapter on for some timesteps only: 500 steps up, 50 down at guidance 7.5, the
+adapter on for timesteps in [900, 1000).
 """
 
 import numpy as np
@@ -44,7 +45,8 @@ def record_practice(
     window: tuple[int, int] = ADAPTER_WINDOW,
     frame_indices: tuple[int, ...] | None = None,
 ) -> PracticeRecord:
-    """Invert on a fine ladder, sample on the coarse one, and take the four predictions apart on the inversion's latents.
+    """Invert on a fine ladder, sample on the coarse one, and take the four predictions apart on the inversion's
+    latents.
 
     Args:
         editor: of dtype float64, with an adapter.
@@ -75,12 +77,17 @@ def record_practice(
             used.append(silent + guidance_scale * (told - silent))
             sampling.append(coarse.step_down(used[-1], step, sampling[-1]))
             base = [predict(states[step + 1], timestep, text, False) for text in (prompt, "")]
-            with_adapter = [predict(states[step + 1], timestep, text, True) for text in (prompt, "")] if adapted else base
+            with_adapter = (
+                [predict(states[step + 1], timestep, text, True) for text in (prompt, "")] if adapted else base
+            )
             parts.append(base + with_adapter)
     pieces = [torch.stack(part[::-1]) for part in zip(*parts, strict=True)]
     names = ("conditional", "unconditional", "adapted_conditional", "adapted_unconditional")
     return PracticeRecord(
-        label=f"{fine.num_steps} steps up, {num_steps} down at guidance {guidance_scale:g}, adapter on in [{window[0]}, {window[1]})",
+        label=(
+            f"{fine.num_steps} steps up, {num_steps} down at guidance {guidance_scale:g}, adapter on in [{window[0]}, "
+            f"{window[1]})"
+        ),
         guidance_scale=guidance_scale,
         fine_alphas_cumprod=fine.alphas_cumprod,
         fine_predictions=_array(up.predictions),
@@ -104,8 +111,8 @@ def record_output_layer(editor: Editor) -> OutputLayerRecord:
     fits = isinstance(norm, torch.nn.GroupNorm) and isinstance(activation, torch.nn.SiLU)
     if not fits or convolution.kernel_size != (3, 3) or convolution.padding != (1, 1) or convolution.stride != (1, 1):
         raise ValueError(
-            f"the UNet ends in {type(norm).__name__}, {type(activation).__name__} and {convolution}; GroupNorm, SiLU and a 3 x 3 "
-            "convolution with padding 1 are needed: the uniform bound is about these"
+            f"the UNet ends in {type(norm).__name__}, {type(activation).__name__} and {convolution}; GroupNorm, SiLU "
+            "and a 3 x 3 convolution with padding 1 are needed: the uniform bound is about these"
         )
     size = unet.config.sample_size
     return OutputLayerRecord(

@@ -16,8 +16,8 @@ Hypotheses.
         .., N-1.
     H3  Sampling starts where the inversion ended.
 
-A corollary of C3.any-inversion. **Attained** by e_k(y) = -L y + b_k and delta_k(y) = -Lambda y + kappa with defects and mismatch of one
-direction.
+A corollary of C3.any-inversion. **Attained** by e_k(y) = -L y + b_k and delta_k(y) = -Lambda y + kappa with defects and
+mismatch of one direction.
 
 In the paper: claim C3 speaks of the adapter's error; its bound is not known to us. Proof: paper_notes.md, section
 C3.adapter.
@@ -46,9 +46,9 @@ from theory.claim import (
 )
 from theory.evidence import Evidence
 from theory.inversion import instances, recorded, round_trip
-from theory.inversion.any_inversion import round_trip_bound, step_growth
 from theory.inversion.ddim import Convention, RoundTrip, recorded_round_trip
 from theory.inversion.ddim import round_trip as simulate
+from theory.inversion.growth import round_trip_bound, step_growth
 from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, refuse_first
 from theory.rounding import relative_budget
 
@@ -275,7 +275,9 @@ def _growth_with_adapter(evidence: Evidence) -> Sequence[Outcome]:
             growth = recorded.growth_of_error(trip, step)
             if growth is not None and step + 1 in stretches:
                 label = f"{record.label}, level {step + 1}"
-                outcomes.append(Outcome(label, growth, stretches[step + 1], recorded.recorded_budget(trip.errors.shape[1])))
+                outcomes.append(
+                    Outcome(label, growth, stretches[step + 1], recorded.recorded_budget(trip.errors.shape[1]))
+                )
     return outcomes
 
 
@@ -303,8 +305,13 @@ CLAIM = Claim(
     verdict=Verdict.PROVED,
     tightness=Tightness.ATTAINED,
     origin="claim C3, which speaks of the adapter's error; the paper's bound is not known to us",
-    measured_in_words="norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod), sampling with the adapter",
-    bound_in_words="defects without the adapter and steps times its change of the prediction, grown by the adapted steps below, in the same variables",
+    measured_in_words=(
+        "norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod), sampling with the adapter"
+    ),
+    bound_in_words=(
+        "defects without the adapter and steps times its change of the prediction, grown by the adapted steps below, "
+        "in the same variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
@@ -319,8 +326,9 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Growth of the recorded error in each sampling step WITH the adapter, first frame, against the largest stretch of pairs of states "
-                "sought at the same level WITHOUT it: what is measured on the base network has to hold for the adapted one"
+                "Growth of the recorded error in each sampling step WITH the adapter, first frame, against the "
+                "largest stretch of pairs of states sought at the same level WITHOUT it: what is measured on the base "
+                "network has to hold for the adapted one"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
@@ -328,8 +336,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Round-trip error of all frames against defects and mismatch apart, with the growth read off the same two trajectories, either "
-                "network being called e"
+                "Round-trip error of all frames against defects and mismatch apart, with the growth read off the same "
+                "two trajectories, either network being called e"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,

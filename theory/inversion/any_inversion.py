@@ -1,8 +1,8 @@
 r"""The error of sampling back from ANY inversion: one theorem, of which every round trip is a case.
 
-Statement. Let z_0, .., z_N be any states at the levels of the sampling, whoever produced them: DDIM on this ladder or on a finer one, a fixed
-point, guidance, another network, a filter. Let e be the predictor that samples, w_k = w_{k+1} - h_k e_{k+1}(w_{k+1}), E_k = w_k - z_k, and
-call
+Statement. Let z_0, .., z_N be any states at the levels of the sampling, whoever produced them: DDIM on this ladder or
+on a finer one, a fixed point, guidance, another network, a filter. Let e be the predictor that samples, w_k = w_{k+1} -
+h_k e_{k+1}(w_{k+1}), E_k = w_k - z_k, and call
 
     d_k = z_k - z_{k+1} + h_k e_{k+1}(z_{k+1})
 
@@ -11,8 +11,9 @@ the defect of step k: what one sampling step from z_{k+1} misses z_k by. Then
     E_k = E_{k+1} - h_k [e_{k+1}(w_{k+1}) - e_{k+1}(z_{k+1})] - d_k                      (exact)
     \|E_0\| \le r \prod_{j<N} (1 + h_j L_{j+1}) + \sum_k \|d_k\| \prod_{j<k} (1 + h_j L_{j+1}).
 
-How an inversion works enters through its defects alone. Of a DDIM inversion with predictions e^_k they are h_k (e_{k+1}(z_{k+1}) - e^_k); of
-one on a finer ladder, e^_k is the average of the finer steps' predictions, each weighted by its step (`mean_predictions`).
+How an inversion works enters through its defects alone. Of a DDIM inversion with predictions e^_k they are h_k
+(e_{k+1}(z_{k+1}) - e^_k); of one on a finer ladder, e^_k is the average of the finer steps' predictions, each weighted
+by its step (`mean_predictions`).
 
 Hypotheses.
     H1  The noise levels increase from the data to the noise.
@@ -21,8 +22,8 @@ Hypotheses.
 
 **Attained** by e_k(y) = -L y + b_k with defects and start error of one direction.
 
-In the paper: claim C3, of which only the wording "remains controlled" is known. C3.round-trip, C3.adapter, C3.guidance and C3.practice are its
-corollaries. Proof: paper_notes.md, section C3.any-inversion.
+In the paper: claim C3, of which only the wording "remains controlled" is known. C3.round-trip, C3.adapter, C3.guidance
+and C3.practice are its corollaries. Proof: paper_notes.md, section C3.any-inversion.
 """
 
 from collections.abc import Sequence
@@ -50,85 +51,10 @@ from theory.claim import (
 from theory.evidence import Evidence
 from theory.inversion import instances, recorded
 from theory.inversion.ddim import Predictor, RoundTrip, sample
-from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, refuse_first
+from theory.inversion.growth import round_trip_bound, step_growth
+from theory.inversion.schedule import as_vector, check_noise_levels, is_traced
 
 SIZES: tuple[Size, ...] = instances.SIZES
-
-
-def round_trip_bound(defects: Any, growth: Any) -> Any:
-    """The round-trip error that given defects can cause at most.
-
-        sum_k defects[k] prod_{j<k} growth[j]
-
-    Args:
-        defects: (num_steps,) norms ||d_k|| >= 0; k = 0 is the step nearest the data.
-        growth: (num_steps,) factor >= 0 by which sampling step k can enlarge an error, for example 1 + h_k L_{k+1}. The
-            last entry belongs to the first sampling step, which starts without error, and does not enter.
-
-    Returns:
-        A float64 scalar array of the same kind (NumPy, JAX or PyTorch).
-
-    Raises:
-        ValueError: sizes that differ; an entry negative, NaN or infinite; a bound above the largest float.
-
-    Source: paper_notes.md, C3.round-trip.
-    """
-    defects, xp = as_vector("defects", defects)
-    growth, growth_namespace = as_vector("growth", growth)
-    if defects.shape != growth.shape:
-        raise ValueError(
-            f"{defects.shape[0]} defects and {growth.shape[0]} growth factors were given; one of each is needed per "
-            "step"
-        )
-    if growth_namespace is not xp:
-        raise ValueError(
-            f"defects are a {type(defects).__name__}, growth a {type(growth).__name__}; pass arrays of one kind"
-        )
-    if not is_traced(defects, growth):
-        refuse_first("defect", defects, defects < 0, "a norm is at least 0")
-        refuse_first("growth", growth, growth < 0, "a factor is at least 0")
-    with np.errstate(over="ignore", invalid="ignore"):
-        weights = (
-            xp.concat([xp.ones_like(growth[:1]), xp.cumulative_prod(growth[:-1])])
-            if growth.shape[0] > 1
-            else xp.ones_like(growth)
-        )
-        total = xp.sum(defects * weights)
-    if not is_traced(total) and not bool(xp.isfinite(total)):
-        refuse_first(
-            "product of the growth factors",
-            weights,
-            ~xp.isfinite(defects * weights),
-            f"the bound exceeds the largest float {np.finfo(np.float64).max:.3g}: use more local growth factors",
-        )
-        raise ValueError(
-            f"the bound is {float(total)}, above the largest float {np.finfo(np.float64).max:.3g}; rescale the defects"
-        )
-    return total
-
-
-def step_growth(sigmas: Any, lipschitz: Any) -> Any:
-    """1 + h_k L_{k+1}, the growth factors of bound A.
-
-    Args:
-        sigmas: (num_steps + 1,) increasing noise levels.
-        lipschitz: (num_steps + 1,) Lipschitz constant of the predictor at each level, in the variable y; that of level
-            0 does not enter.
-
-    Raises:
-        ValueError: noise levels that do not increase; sizes that differ; a negative constant.
-    """
-    check_noise_levels(sigmas)
-    sigmas, _ = as_vector("noise levels", sigmas)
-    lipschitz, _ = as_vector("Lipschitz constants", lipschitz)
-    if sigmas.shape != lipschitz.shape:
-        raise ValueError(
-            f"{sigmas.shape[0]} noise levels and {lipschitz.shape[0]} Lipschitz constants were given; one per level is "
-            "needed"
-        )
-    if not is_traced(lipschitz):
-        refuse_first("Lipschitz constant", lipschitz, lipschitz < 0, "it must be at least 0", label="level")
-    return 1 + (sigmas[1:] - sigmas[:-1]) * lipschitz[1:]
 
 
 def any_inversion_bound(defects: Any, growth: Any, start: Any = 0.0) -> Any:
@@ -174,8 +100,8 @@ def defects_of_states(sigmas: Any, states: Any, predictions: Any) -> Any:
     sigmas, states, predictions = (np.asarray(value, dtype=np.float64) for value in (sigmas, states, predictions))
     if len(states) != len(sigmas) or predictions.shape != (len(sigmas) - 1, *states.shape[1:]):
         raise ValueError(
-            f"{len(sigmas)} noise levels, states {states.shape} and predictions {predictions.shape}; a state per level and a prediction "
-            "per step are needed"
+            f"{len(sigmas)} noise levels, states {states.shape} and predictions {predictions.shape}; a state per "
+            "level and a prediction per step are needed"
         )
     return states[:-1] - states[1:] + np.diff(sigmas)[:, None] * predictions
 
@@ -210,7 +136,9 @@ def mean_predictions(fine_sigmas: Any, predictions: Any, places: Sequence[int]) 
     )
 
 
-def sample_states(predict: Predictor, sigmas: jax.Array, states: jax.Array, start_offset: jax.Array | float = 0.0) -> RoundTrip:
+def sample_states(
+    predict: Predictor, sigmas: jax.Array, states: jax.Array, start_offset: jax.Array | float = 0.0
+) -> RoundTrip:
     """Sampling from any states' last one, as a round trip whose inversion "predicted" the slopes between them; JAX.
 
     Args:
@@ -225,12 +153,15 @@ def sample_states(predict: Predictor, sigmas: jax.Array, states: jax.Array, star
 
 
 def trip_bound(trip: RoundTrip, roundings: Any, growth: Any, start: Any = 0.0) -> Any:
-    """The theorem on a round trip: its defects with their roundings added, and growth factors; NumPy or JAX as the trip."""
+    """The theorem on a round trip: its defects with their roundings added, and growth factors; NumPy or JAX as the
+    trip."""
     return any_inversion_bound(instances.norms(trip.defects) + roundings, growth, start)
 
 
 def _simulate(instance: Instance) -> RoundTrip:
-    return sample_states(instances.predictor(instance), instance["sigmas"], instance["states"], instance["start_offset"])
+    return sample_states(
+        instances.predictor(instance), instance["sigmas"], instance["states"], instance["start_offset"]
+    )
 
 
 def measure(instance: Instance):
@@ -270,16 +201,19 @@ def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
 
 
 def _operations(*, num_steps: int) -> int:
-    """Roundings in units of the witness's error: operands of at most 8 a step (two states of at most num_steps / 4 + error, slope and offset of
-    order 1), which grow as the error does; each of its defects is at least 1/4."""
+    """Roundings in units of the witness's error: operands of at most 8 a step (two states of at most num_steps / 4 +
+    error, slope and offset of order 1), which grow as the error does; each of its defects is at least 1/4."""
     return instances.OPERATIONS_PER_STEP * 32 * num_steps
 
 
-PROBLEM = Problem(sizes=SIZES, draw=_draw, instance=_instance, measured=measure, bound=_bound_of, operations=_operations)
+PROBLEM = Problem(
+    sizes=SIZES, draw=_draw, instance=_instance, measured=measure, bound=_bound_of, operations=_operations
+)
 
 
 def witness(*, num_steps: int) -> Instance:
-    """States that walk away from the sampling, z_k = -k / 4, with e_k(y) = 1 - y, and a start error of 1/2 the same way."""
+    """States that walk away from the sampling, z_k = -k / 4, with e_k(y) = 1 - y, and a start error of 1/2 the same
+    way."""
     levels, axis = num_steps + 1, jnp.asarray([1.0, 0.0])
     return {
         "sigmas": jnp.linspace(0.0, 2.0, levels),
@@ -334,7 +268,9 @@ def _understated_constant() -> Outcome:
 
 
 def _understated_start() -> Outcome:
-    return _broken("start error of twice the stated radius", lambda instance: instance | {"start_radius": jnp.asarray(0.25)})
+    return _broken(
+        "start error of twice the stated radius", lambda instance: instance | {"start_radius": jnp.asarray(0.25)}
+    )
 
 
 def _lower_level_constant(instance: Instance):
@@ -373,7 +309,12 @@ def _practice_identity(evidence: Evidence) -> Sequence[Outcome]:
         )
         step = int(np.argmax(residuals / roundings))
         outcomes.append(
-            Outcome(f"{record.label}: step {step}", float(residuals[step]), float(roundings[step]), recorded.recorded_budget(trip.errors.shape[1]))
+            Outcome(
+                f"{record.label}: step {step}",
+                float(residuals[step]),
+                float(roundings[step]),
+                recorded.recorded_budget(trip.errors.shape[1]),
+            )
         )
     return outcomes
 
@@ -402,23 +343,32 @@ CLAIM = Claim(
     id="C3.any-inversion",
     title="The error of sampling back from any inversion",
     statement=(
-        "Whoever produced the states of an inversion, sampling back from the last of them errs by at most the sum of what one sampling step "
-        "misses each state by, and of the error of the start, each multiplied by the growth 1 + h L of the sampling steps still to come."
+        "Whoever produced the states of an inversion, sampling back from the last of them errs by at most the sum of "
+        "what one sampling step misses each state by, and of the error of the start, each multiplied by the growth 1 "
+        "+ h L of the sampling steps still to come."
     ),
     latex=(
-        r"\|E_0\| \le \|E_N\| \prod_{j<N} (1 + h_j L_{j+1}) + \sum_{k=0}^{N-1} \|d_k\| \prod_{j<k} (1 + h_j L_{j+1}),\quad "
+        r"\|E_0\| \le \|E_N\| \prod_{j<N} (1 + h_j L_{j+1}) + "
+        r"\sum_{k=0}^{N-1} \|d_k\| \prod_{j<k} (1 + h_j L_{j+1}),\quad "
         r"d_k = z_k - z_{k+1} + h_k e_{k+1}(z_{k+1})"
     ),
     hypotheses=(
         Hypothesis("H1", "The noise levels increase from the data to the noise."),
-        Hypothesis("H2", "L_k is a Lipschitz constant of the sampling predictor at level k on a convex set that holds z_k and w_k, k >= 1."),
+        Hypothesis(
+            "H2",
+            "L_k is a Lipschitz constant of the sampling predictor at level k on a convex set that holds z_k and w_k, "
+            "k >= 1.",
+        ),
         Hypothesis("H3", "Sampling starts within r of where the inversion ended."),
     ),
     verdict=Verdict.PROVED,
     tightness=Tightness.ATTAINED,
     origin="claim C3; the paper's bound is not known to us",
     measured_in_words="norm of the error of the returned state, in the variables y = x / sqrt(alphas_cumprod)",
-    bound_in_words="start error and defects, each times the product of the growth factors that it still passes, in the same variables",
+    bound_in_words=(
+        "start error and defects, each times the product of the growth factors that it still passes, in the same "
+        "variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
@@ -427,14 +377,16 @@ CLAIM = Claim(
         "product over j < k - 1": _shifted_product,
         "L_j for L_{j+1}": Plant(_lower_level_constant),
         "the largest term for the sum": _largest_defect,
-        "the start error without its growth": lambda instance: _bound_of(instance, start_weight=0.0) + instance["start_radius"],
+        "the start error without its growth": lambda instance: (
+            _bound_of(instance, start_weight=0.0) + instance["start_radius"]
+        ),
         "predictions of the level below": lambda instance: _bound_of(instance, defects=_at_the_lower_state),
     },
     reality=(
         Comparison(
             question=(
-                "Inverting with ten times the steps at least halves what the steps miss: twice the sum of the defects (part of the ladder alone, "
-                "first frame) against the sum of the defects of as many steps up as down"
+                "Inverting with ten times the steps at least halves what the steps miss: twice the sum of the defects "
+                "(part of the ladder alone, first frame) against the sum of the defects of as many steps up as down"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
@@ -442,8 +394,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "The exact recursion of the error on the guided sampling from a finer, unguided inversion: what is left of it, against the "
-                "rounding of its operands"
+                "The exact recursion of the error on the guided sampling from a finer, unguided inversion: what is "
+                "left of it, against the rounding of its operands"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
@@ -452,5 +404,8 @@ CLAIM = Claim(
     ),
     lemmas=("discrete Groenwall inequality",),
     floor=0.99,
-    floor_reason="attained where defects and start error point one way and the predictor is -L y + b_k; ascent turns them there gradually",
+    floor_reason=(
+        "attained where defects and start error point one way and the predictor is -L y + b_k; ascent turns them "
+        "there gradually"
+    ),
 )

@@ -297,13 +297,17 @@ CLAIM = Claim(
     tightness=Tightness.ATTAINED,
     origin="not in the paper",
     measured_in_words="distance of two states before a sampling step, in the variables y = x / sqrt(alphas_cumprod)",
-    bound_in_words="their distance after it, times the ratio of the upper noise level to the lower, in the same variables",
+    bound_in_words=(
+        "their distance after it, times the ratio of the upper noise level to the lower, in the same variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
     necessity={"H1": _scaled_score, "H2": _step_to_more_noise},
     planted={
-        "the root of the ratio of noise levels": lambda instance: _bound(instance, lambda lower, upper: (upper / lower) ** 0.5),
+        "the root of the ratio of noise levels": lambda instance: _bound(
+            instance, lambda lower, upper: (upper / lower) ** 0.5
+        ),
         "no amplification": lambda instance: _bound(instance, lambda lower, upper: 1.0),
         "1 + h for 1 + h / sigma_s": lambda instance: _bound(instance, lambda lower, upper: 1 + upper - lower),
         "the ratio of the latents' scales": lambda instance: _bound(
@@ -313,22 +317,24 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "A sampling step of the network keeps of the distance of two recorded states, a thousandth of the state's norm apart, at least the "
-                "share that every exact score keeps: sigma_s / sigma_t against what is kept"
+                "A sampling step of the network keeps of the distance of two recorded states, a thousandth of the "
+                "state's norm apart, at least the share that every exact score keeps: sigma_s / sigma_t against what "
+                "is kept"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_squeezed_pairs,
             expected=Expected.VIOLATED,
             because=(
-                "the network squeezes some pairs of states more than any exact score can: so it is the exact score of no data there, its step need not "
-                "have an inverse, and an inverse, where it exists, may magnify an error by more than sigma_t / sigma_s"
+                "the network squeezes some pairs of states more than any exact score can: so it is the exact score of "
+                "no data there, its step need not have an inverse, and an inverse, where it exists, may magnify an "
+                "error by more than sigma_t / sigma_s"
             ),
         ),
         Comparison(
             question=(
-                "The network's states of both trajectories, stepped down with the exact score of the clip's own frames as data: distance before the "
-                "step against distance after it times sigma_t / sigma_s"
+                "The network's states of both trajectories, stepped down with the exact score of the clip's own "
+                "frames as data: distance before the step against distance after it times sigma_t / sigma_s"
             ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,

@@ -1,25 +1,29 @@
-r"""Networks whose output is normalised: a round-trip error bounded by the range of noise levels alone, whatever the adapter.
+r"""Networks whose output is normalised: a round-trip error bounded by the range of noise levels alone, whatever the
+adapter.
 
-Statement. Let every prediction of the inversion and of the sampling have norm at most G. Then for N steps of any size, under any convention,
-with any adapter, prompt and step size,
+Statement. Let every prediction of the inversion and of the sampling have norm at most G. Then for N steps of any size,
+under any convention, with any adapter, prompt and step size,
 
     \|E_0\| \le 2 G (\sigma_N - \sigma_0),
 
 and, where one changes over at level m to the growth of C3.any-inversion, for every m
 
-    \|E_0\| \le 2 G (\sigma_N - \sigma_m) \prod_{j<m} (1 + h_j L_{j+1}) + \sum_{k<m} \|d_k\| \prod_{j<k} (1 + h_j L_{j+1}).
+    \|E_0\| \le 2 G (\sigma_N - \sigma_m) \prod_{j<m} (1 + h_j L_{j+1})
+                + \sum_{k<m} \|d_k\| \prod_{j<k} (1 + h_j L_{j+1}).
 
-UNets of diffusers end in conv(SiLU(GroupNorm(.))), layers that neither a LoRA on attention nor prompt tokens touch: such a G exists for all
-inputs, timesteps, prompts and adapters at once and is computed from these weights (output_layer.py). Under guidance w it is (w + |w - 1|) G.
+UNets of diffusers end in conv(SiLU(GroupNorm(.))), layers that neither a LoRA on attention nor prompt tokens touch:
+such a G exists for all inputs, timesteps, prompts and adapters at once and is computed from these weights
+(output_layer.py). Under guidance w it is (w + |w - 1|) G.
 
 Hypotheses.
     H1  The noise levels increase from the data to the noise.
     H2  No prediction of either direction has a norm above G.
     H3  Sampling starts where the inversion ended.
-    H4  L_k is a Lipschitz constant of the sampling predictor at level k on a convex set that holds z_k and w_k, k = 1, .., m.
+    H4  L_k is a Lipschitz constant of the sampling predictor at level k on a convex set that holds z_k and w_k, k = 1,
+        .., m.
 
-**Attained** among predictors of norm G, by one that turns round between the two trajectories. Among networks of this architecture it is an upper
-bound.
+**Attained** among predictors of norm G, by one that turns round between the two trajectories. Among networks of this
+architecture it is an upper bound.
 
 In the paper: claim C3, in the reading "the error stays bounded". Proof: paper_notes.md, section C3.bounded.
 """
@@ -47,8 +51,8 @@ from theory.claim import (
 )
 from theory.evidence import Evidence
 from theory.inversion import instances, recorded
-from theory.inversion.any_inversion import step_growth
 from theory.inversion.ddim import Convention, Predictor, RoundTrip, round_trip
+from theory.inversion.growth import step_growth
 from theory.inversion.output_layer import guided_output_bound, output_bound
 from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, noise_levels, refuse_first
 from theory.rounding import relative_budget
@@ -103,7 +107,10 @@ def hybrid_bounds(sigmas: Any, defects: Any, growth: Any, output: Any) -> Any:
     defects, xp = as_vector("defects", defects)
     growth, _ = as_vector("growth", growth)
     if not defects.shape == growth.shape == (sigmas.shape[0] - 1,):
-        raise ValueError(f"{sigmas.shape[0]} noise levels, {defects.shape[0]} defects and {growth.shape[0]} growth factors; N + 1, N and N are needed")
+        raise ValueError(
+            f"{sigmas.shape[0]} noise levels, {defects.shape[0]} defects and {growth.shape[0]} growth factors; N + 1, "
+            "N and N are needed"
+        )
     if not is_traced(defects, growth):
         refuse_first("defect", defects, defects < 0, "a norm is at least 0")
         refuse_first("growth", growth, growth < 0, "a factor is at least 0")
@@ -115,7 +122,8 @@ def hybrid_bounds(sigmas: Any, defects: Any, growth: Any, output: Any) -> Any:
 
 
 def _predictor(instance: Instance, factor: Any = 1.0) -> Predictor:
-    """e_k(y) = G s_k (cos theta, sin theta), theta = a_k <q_k, y> + p_k: a vector of length at most G that turns with the state."""
+    """e_k(y) = G s_k (cos theta, sin theta), theta = a_k <q_k, y> + p_k: a vector of length at most G that turns with
+    the state."""
 
     def predict(state: jax.Array, level: jax.Array) -> jax.Array:
         angle = instance["turning"][level] * (instance["axis"][level] @ state) + instance["phase"][level]
@@ -194,8 +202,9 @@ def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
 
 
 def _operations(*, num_steps: int) -> int:
-    """Roundings in units of the witness's error 4, steps of 2 / N: states of at most 4, predictions of 1, slopes of at most pi N / 4 and phases of at
-    most pi N / 2, which the growth of N / 2 steps of a factor of at most 3 passes on; the sum over the steps doubles it."""
+    """Roundings in units of the witness's error 4, steps of 2 / N: states of at most 4, predictions of 1, slopes of at
+    most pi N / 4 and phases of at most pi N / 2, which the growth of N / 2 steps of a factor of at most 3 passes on;
+    the sum over the steps doubles it."""
     return instances.OPERATIONS_PER_STEP * 16 * num_steps**2 * 3 ** (num_steps // 2)
 
 
@@ -203,9 +212,11 @@ PROBLEM = Problem(sizes=SIZES, draw=_draw, instance=_instance, measured=measure,
 
 
 def turning_instance(sigmas: Any) -> Instance:
-    """Under convention S a predictor of norm 1 that pushes the inversion one way along every step, and the sampling the same way back.
+    """Under convention S a predictor of norm 1 that pushes the inversion one way along every step, and the sampling the
+    same way back.
 
-    z_{k+1} = z_k + |h_k| and w_k = w_{k+1} + |h_k|: the angle is that of sign(h_k) at z_k, and that of -sign(h_k) at w_{k+1}.
+    z_{k+1} = z_k + |h_k| and w_k = w_{k+1} + |h_k|: the angle is that of sign(h_k) at z_k, and that of -sign(h_k) at
+    w_{k+1}.
     """
     sigmas = np.asarray(sigmas, dtype=np.float64)
     steps = np.diff(sigmas)
@@ -274,7 +285,10 @@ def _per_frame(record, name: str) -> np.ndarray:
 
 def _one_layer(evidence: Evidence) -> float:
     if not evidence.output_layers:
-        raise ValueError("0 records of the last layers; 1 is needed: the pipeline's UNet must end in GroupNorm, SiLU and a 3 x 3 convolution")
+        raise ValueError(
+            "0 records of the last layers; 1 is needed: the pipeline's UNet must end in GroupNorm, SiLU and a 3 x 3 "
+            "convolution"
+        )
     return output_bound(evidence.output_layers[0])
 
 
@@ -293,9 +307,15 @@ def _errors(evidence: Evidence) -> Sequence[Outcome]:
     found = []
     for record in evidence.round_trips:
         sigmas = noise_levels(np.asarray(record.alphas_cumprod, dtype=np.float64))
-        errors = np.linalg.norm((record.sampling[0] - record.inversion[0]).reshape(record.inversion.shape[1], -1), axis=1)
+        errors = np.linalg.norm(
+            (record.sampling[0] - record.inversion[0]).reshape(record.inversion.shape[1], -1), axis=1
+        )
         worst = float(errors.max() * np.sqrt(1 + sigmas[0] ** 2))
-        found.append(Outcome(record.label, worst, uniform_error_bound(sigmas, limit), relative_budget(record.inversion[0, 0].size)))
+        found.append(
+            Outcome(
+                record.label, worst, uniform_error_bound(sigmas, limit), relative_budget(record.inversion[0, 0].size)
+            )
+        )
     for record in evidence.practice:
         parts = recorded.practice_parts(record)
         error = float(np.linalg.norm(parts.sampling[0] - parts.states[0]))
@@ -308,26 +328,37 @@ CLAIM = Claim(
     id="C3.bounded",
     title="The round-trip error of networks with a normalised output is bounded by the range of noise levels",
     statement=(
-        "If no prediction has a norm above G, as in every UNet that ends in a convolution of a SiLU of a GroupNorm, with any adapter on its "
-        "attention, the round-trip error is at most 2 G times the range of noise levels, for any number of steps; and the growth of errors may "
-        "take over at any level where it promises less."
+        "If no prediction has a norm above G, as in every UNet that ends in a convolution of a SiLU of a GroupNorm, "
+        "with any adapter on its attention, the round-trip error is at most 2 G times the range of noise levels, for "
+        "any number of steps; and the growth of errors may take over at any level where it promises less."
     ),
     latex=(
-        r"\|E_0\| \le \min_m\ 2G(\sigma_N - \sigma_m) \prod_{j<m}(1 + h_jL_{j+1}) + \sum_{k<m}\|d_k\|\prod_{j<k}(1 + h_jL_{j+1})"
+        r"\|E_0\| \le \min_m\ 2G(\sigma_N - \sigma_m) \prod_{j<m}(1 + h_jL_{j+1}) + "
+        r"\sum_{k<m}\|d_k\|\prod_{j<k}(1 + h_jL_{j+1})"
         r"\ \le\ 2G(\sigma_N - \sigma_0)"
     ),
     hypotheses=(
         Hypothesis("H1", "The noise levels increase from the data to the noise."),
         Hypothesis("H2", "No prediction of the inversion or of the sampling has a norm above G."),
         Hypothesis("H3", "Sampling starts where the inversion ended."),
-        Hypothesis("H4", "Below the level of the change, L_k is a Lipschitz constant on a convex set that holds both trajectories' states."),
+        Hypothesis(
+            "H4",
+            "Below the level of the change, L_k is a Lipschitz constant on a convex set that holds both trajectories' "
+            "states.",
+        ),
     ),
     verdict=Verdict.PROVED,
     tightness=Tightness.ATTAINED,
-    sharpness="attained among all predictors of norm G; for networks of the architecture, whose G is an upper bound, it is an upper bound",
+    sharpness=(
+        "attained among all predictors of norm G; for networks of the architecture, whose G is an upper bound, it is "
+        "an upper bound"
+    ),
     origin="claim C3 in its weakest reading, that the error stays bounded; the paper's bound is not known to us",
     measured_in_words="norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod)",
-    bound_in_words="the least, over the levels of the change, of bounded outputs above it and grown defects below it, in the same variables",
+    bound_in_words=(
+        "the least, over the levels of the change, of bounded outputs above it and grown defects below it, in the "
+        "same variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
@@ -342,11 +373,16 @@ CLAIM = Claim(
         "root of the sum of squared steps for the range": _roots,
         "the range of asinh(sigma), as in the latent": _in_the_latent,
         "the last steps without their defects": lambda instance: jnp.min(_bounds(instance, keep_defects=False)),
-        "the longest step for the range": lambda instance: 2 * instance["length"] * jnp.max(jnp.diff(instance["sigmas"])),
+        "the longest step for the range": lambda instance: (
+            2 * instance["length"] * jnp.max(jnp.diff(instance["sigmas"]))
+        ),
     },
     reality=(
         Comparison(
-            question="Largest recorded norm of a prediction of one frame, against G computed from the weights of the last layers",
+            question=(
+                "Largest recorded norm of a prediction of one frame, against G computed from the weights of the last "
+                "layers"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_outputs,
@@ -363,5 +399,8 @@ CLAIM = Claim(
     relies_on=("C3.any-inversion",),
     lemmas=("weak Lagrangian duality", "a convolution with zero padding is a compression of one on a torus"),
     floor=0.9,
-    floor_reason="attained by a predictor that turns half round between two trajectories that start at one point; the ascent finds the turns gradually",
+    floor_reason=(
+        "attained by a predictor that turns half round between two trajectories that start at one point; the ascent "
+        "finds the turns gradually"
+    ),
 )

@@ -1,31 +1,35 @@
-r"""No constant serves all data, not even for their exact scores: two clusters amplify exponentially what the steps of an inversion miss.
+r"""No constant serves all data, not even for their exact scores: two clusters amplify exponentially what the steps of
+an inversion miss.
 
 Statement, which is refuted. One constant C serves the exact scores of all data, all schedules and all starts:
 
     \|E_0\| \le C\, (\sigma_N - \sigma_0) \max_k \|d_k\| / h_k,
 
-the round trip errs by no more than a constant times what its steps commit at their worst rate. The attack is run with C = 1.
+the round trip errs by no more than a constant times what its steps commit at their worst rate. The attack is run with
+C = 1.
 
-Counterexample, for every C, under conventions S and T: two clusters N(+-1, s^2) on a line whose weights differ by an odds ratio exp(2 eta),
-levels on [0, sigma_N] with s^2 + sigma_N^2 = 1/8, and the start -eta s M(1/s) on the line that the flow itself keeps between the clusters, M the
-Mills ratio. As eta -> 0 and then N -> infinity the ratio tends to
+Counterexample, for every C, under conventions S and T: two clusters N(+-1, s^2) on a line whose weights differ by an
+odds ratio exp(2 eta), levels on [0, sigma_N] with s^2 + sigma_N^2 = 1/8, and the start -eta s M(1/s) on the line that
+the flow itself keeps between the clusters, M the Mills ratio. As eta -> 0 and then N -> infinity the ratio tends to
 
     S: \frac{\int f'' e^A}{\sigma_N \max f''} \ge \frac{s}{5} e^{1/(2s^2) - 8}, \qquad
     T: \frac{\int q e^A}{\sigma_N \max q} \ge 14 s^3 e^{1/(2s^2) - 8}  (s \le 1/5),
 
-    A(\sigma) = \tfrac12 (1/s^2 - 1/v) - \tfrac12 \log(v / s^2), \quad v = s^2 + \sigma^2, \quad f = \sqrt v M(1 / \sqrt v),
-    q = |J| (f' - \sigma f / (1 + \sigma^2)), \quad J = (\sigma / v)(1 - 1 / v).
+    A(\sigma) = \tfrac12 (1/s^2 - 1/v) - \tfrac12 \log(v / s^2), \quad v = s^2 + \sigma^2,
+    f = \sqrt v M(1 / \sqrt v), \quad q = |J| (f' - \sigma f / (1 + \sigma^2)), \quad J = (\sigma / v)(1 - 1 / v).
 
-The predictor's Lipschitz constant is of order s^-3 there: the constant is exponential in its power 2/3, and more steps do not help.
+The predictor's Lipschitz constant is of order s^-3 there: the constant is exponential in its power 2/3, and more steps
+do not help.
 
 Hypotheses.
-    H1  The noise levels increase, the exact score of some data serves both directions, and sampling starts where the inversion ended.
+    H1  The noise levels increase, the exact score of some data serves both directions, and sampling starts where the
+        inversion ended.
     H2  (missing in the statement) The data are log-concave. With it C = 1 serves: theorem C3.log-concave.
 
 **Lower**: no constant will do.
 
-In the paper: claim C3, read as "small, with a constant that knows neither the Lipschitz constant nor the data". Proof: paper_notes.md, section
-C3.clusters.
+In the paper: claim C3, read as "small, with a constant that knows neither the Lipschitz constant nor the data". Proof:
+paper_notes.md, section C3.clusters.
 """
 
 import math
@@ -93,7 +97,8 @@ def cluster_lower_bound(std: float, convention: Convention) -> float:
 
 
 def separatrix_instance(std: Any, num_steps: int, convention: Any, radius: Any = 1.0) -> Instance:
-    """The counterexample: two clusters at +-radius, started where the flow leads to the middle between them; JAX-traceable.
+    """The counterexample: two clusters at +-radius, started where the flow leads to the middle between them;
+    JAX-traceable.
 
     Args:
         std: s < radius / sqrt 8.
@@ -149,11 +154,14 @@ def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
 
 
 def _operations(*, num_steps: int) -> int:
-    """Roundings in units of the witness's error: they are amplified as its defects are, which are at least a hundredth of h^2 start each."""
+    """Roundings in units of the witness's error: they are amplified as its defects are, which are at least a hundredth
+    of h^2 start each."""
     return instances.OPERATIONS_PER_STEP * 400 * num_steps**2
 
 
-PROBLEM = Problem(sizes=SIZES, draw=_draw, instance=_instance, measured=measure, bound=_worst_rate, operations=_operations)
+PROBLEM = Problem(
+    sizes=SIZES, draw=_draw, instance=_instance, measured=measure, bound=_worst_rate, operations=_operations
+)
 
 
 def witness(*, num_steps: int) -> Instance:
@@ -227,7 +235,9 @@ def _between_frames(evidence: Evidence) -> Sequence[Outcome]:
         frames = np.asarray(record.inversion[0], dtype=np.float64) / np.sqrt(record.alphas_cumprod[0])
         radius = float(np.linalg.norm(frames[1] - frames[0]) / 2)
         instance = separatrix_instance(radius / 5, 128, Convention.S, radius)
-        outcomes.append(PROBLEM.outcome(instance, COUNTEREXAMPLES.sizes[0], f"two frames at distance {2 * radius:.3g}, 128 steps"))
+        outcomes.append(
+            PROBLEM.outcome(instance, COUNTEREXAMPLES.sizes[0], f"two frames at distance {2 * radius:.3g}, 128 steps")
+        )
     return outcomes
 
 
@@ -235,14 +245,15 @@ CLAIM = Claim(
     id="C3.clusters",
     title="The inversion error of exact scores is small, with a constant that does not know the data",
     statement=(
-        "With the exact score of any data the round-trip error is at most one constant times the range of noise levels and the largest rate at "
-        "which the inversion's steps commit defects."
+        "With the exact score of any data the round-trip error is at most one constant times the range of noise "
+        "levels and the largest rate at which the inversion's steps commit defects."
     ),
     latex=r"\exists C\ \forall p_0, (\sigma_k), y_0:\quad \|E_0\| \le C (\sigma_N - \sigma_0) \max_k \|d_k\| / h_k",
     hypotheses=(
         Hypothesis(
             "H1",
-            "The noise levels increase, the exact score of some data serves both directions, and sampling starts where the inversion ended.",
+            "The noise levels increase, the exact score of some data serves both directions, and sampling starts "
+            "where the inversion ended.",
         ),
         Hypothesis("H2", "(missing in the statement) The data are log-concave."),
     ),
@@ -250,7 +261,9 @@ CLAIM = Claim(
     tightness=Tightness.LOWER,
     origin="claim C3 in the reading that the error is small for exact scores of any data",
     measured_in_words="norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod)",
-    bound_in_words="range of noise levels times the largest defect over its step, that is, C = 1, in the same variables",
+    bound_in_words=(
+        "range of noise levels times the largest defect over its step, that is, C = 1, in the same variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
@@ -262,23 +275,29 @@ CLAIM = Claim(
         "the largest defect for rate times range": lambda instance: jnp.max(log_concave.defect_norms(instance)),
         "the least rate for the largest": lambda instance: _repaired(instance, rate=jnp.min),
         "the rate of the step nearest the data": lambda instance: _repaired(instance, rate=lambda rates: rates[0]),
-        "the range of asinh(sigma)": lambda instance: _repaired(instance, span=lambda sigmas: jnp.arcsinh(sigmas[-1]) - jnp.arcsinh(sigmas[0])),
+        "the range of asinh(sigma)": lambda instance: _repaired(
+            instance, span=lambda sigmas: jnp.arcsinh(sigmas[-1]) - jnp.arcsinh(sigmas[0])
+        ),
     },
     reality=(
         Comparison(
             question=(
-                "Two neighbouring frames of the clip as clusters of a fifth of their half distance, started between them: round-trip error of their "
-                "exact score against C = 1"
+                "Two neighbouring frames of the clip as clusters of a fifth of their half distance, started between "
+                "them: round-trip error of their exact score against C = 1"
             ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,
             compare=_between_frames,
             expected=Expected.VIOLATED,
-            because="the counterexample, which is one at every distance: so C = 1 is refuted between frames of a real clip as well",
+            because=(
+                "the counterexample, which is one at every distance: so C = 1 is refuted between frames of a real "
+                "clip as well"
+            ),
         ),
     ),
     no_network="It is about exact scores of clusters, and no network is one.",
     counterexamples=COUNTEREXAMPLES,
     repaired=REPAIRED,
+    relies_on=("C3.log-concave",),
     lemmas=("Euler's method converges on smooth linear equations",),
 )

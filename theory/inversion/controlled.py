@@ -6,17 +6,19 @@ Statement, as we read it. One constant C serves all noise predictors and all sch
 
 the round trip errs by no more than a constant times what its single steps commit. The attack is run with C = 1.
 
-Counterexample, for every C, on N uniform steps h of [0, sigma_max] with h L <= 1: e_k(y) = -L y + b_k, with b_k such that the inversion goes
-through given states,
+Counterexample, for every C, on N uniform steps h of [0, sigma_max] with h L <= 1: e_k(y) = -L y + b_k, with b_k such
+that the inversion goes through given states,
 
     S: z_k = c sigma_k^2 / 2     T (diffusers): z_k = c sigma_k sqrt(1 + sigma_k^2)     Y: z_k = c sigma_k.
 
-Then all defects point one way, every sampling step multiplies the error by 1 + h L, and under every one of the three conventions
+Then all defects point one way, every sampling step multiplies the error by 1 + h L, and under every one of the three
+conventions
 
     \frac{|E_0|}{\sum_k |d_k|} \ge \frac{(1 + hL)^N - 1}{N h L}
     \ \to\ \frac{e^{L \sigma_{\max}} - 1}{L \sigma_{\max}} \quad (N \to \infty),
 
-with equality under S and Y: more steps do not help the ratio. With L sigma_max = log2(2 C N), 2 C N <= 2^N, it exceeds C. As N grows the
+with equality under S and Y: more steps do not help the ratio. With L sigma_max = log2(2 C N), 2 C N <= 2^N, it exceeds
+    C. As N grows the
 predictors tend to one that is smooth in both arguments.
 
 Hypotheses.
@@ -60,8 +62,11 @@ LARGEST_LOG_CONSTANT = 30.0
 """Constants up to e^30 are tried on 64 steps, where 2 C N <= 2^N holds up to e^39."""
 
 
-def pushed_instance(num_steps: int, convention: Any, lipschitz: Any = 1.0, rate: Any = 1.0, sigma_max: Any = 2.0) -> Instance:
-    """The counterexample of the statement on uniform steps of [0, sigma_max]; JAX-traceable in all but the number of steps.
+def pushed_instance(
+    num_steps: int, convention: Any, lipschitz: Any = 1.0, rate: Any = 1.0, sigma_max: Any = 2.0
+) -> Instance:
+    """The counterexample of the statement on uniform steps of [0, sigma_max]; JAX-traceable in all but the number of
+    steps.
 
     Args:
         convention: S, T or Y.
@@ -74,7 +79,8 @@ def pushed_instance(num_steps: int, convention: Any, lipschitz: Any = 1.0, rate:
         convention == Convention.S, sigmas**2 / 2, jnp.where(convention == Convention.T, sigmas * scales, sigmas)
     )
     slopes = jnp.diff(wanted) / jnp.diff(sigmas)
-    # What e^_k = -L (state seen) + b has to be corrected for: S sees z_k at level k, T and Y what they make of it at level k + 1.
+    # What e^_k = -L (state seen) + b has to be corrected for: S sees z_k at level k, T and Y what they make of it at
+    # level k + 1.
     seen = wanted[:-1] * jnp.where(convention == Convention.T, scales[1:] / scales[:-1], 1.0)
     pushes = slopes + lipschitz * seen
     offsets = jnp.where(convention == Convention.S, pushes, jnp.concatenate([jnp.zeros(1), pushes[:-1]]))
@@ -182,7 +188,11 @@ def _alignment(evidence: Evidence) -> Sequence[Outcome]:
     for record in evidence.round_trips:
         trip = recorded.first_frame(record)
         sizes, whole = np.linalg.norm(trip.defects, axis=1), np.linalg.norm(trip.defects.sum(axis=0))
-        outcomes.append(Outcome(record.label, float(0.9 * sizes.sum()), float(whole), recorded.recorded_budget(trip.errors.shape[1])))
+        outcomes.append(
+            Outcome(
+                record.label, float(0.9 * sizes.sum()), float(whole), recorded.recorded_budget(trip.errors.shape[1])
+            )
+        )
     return outcomes
 
 
@@ -218,21 +228,25 @@ CLAIM = Claim(
     planted={
         "the largest defect for their sum": lambda instance: jnp.max(log_concave.defect_norms(instance)),
         "without the defect nearest the data": lambda instance: jnp.sum(log_concave.defect_norms(instance)[1:]),
-        "half of every defect but the largest": lambda instance: jnp.sum(log_concave.defect_norms(instance)) / 2
-        + jnp.max(log_concave.defect_norms(instance)) / 2,
+        "half of every defect but the largest": lambda instance: (
+            jnp.sum(log_concave.defect_norms(instance)) / 2 + jnp.max(log_concave.defect_norms(instance)) / 2
+        ),
         "root of the sum of squares": lambda instance: instances.norms(log_concave.defect_norms(instance)),
     },
     reality=(
         Comparison(
-            question="Round-trip error of all frames of the trained network against the sum of its one-step defects: C = 1 would do for this trip",
+            question=(
+                "Round-trip error of all frames of the trained network against the sum of its one-step defects: C = 1 "
+                "would do for this trip"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_total,
         ),
         Comparison(
             question=(
-                "The network's defects point one way, as the counterexample's do: nine tenths of the sum of their norms, first frame, against the "
-                "norm of their sum"
+                "The network's defects point one way, as the counterexample's do: nine tenths of the sum of their "
+                "norms, first frame, against the norm of their sum"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,

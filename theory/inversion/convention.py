@@ -78,7 +78,9 @@ def scheduler_step(state, prediction, alphas_cumprod_from, alphas_cumprod_to, cl
     return alphas_cumprod_to**0.5 * clean.clip(-clip_range, clip_range) + (1 - alphas_cumprod_to) ** 0.5 * prediction
 
 
-def gaussian_step(state, mean, variances, sigma_from, sigma_to, convention: Convention = Convention.T, power: float = 0.5):
+def gaussian_step(
+    state, mean, variances, sigma_from, sigma_to, convention: Convention = Convention.T, power: float = 0.5
+):
     """The closed form of one inversion step on data N(mean, diag(variances)), in the variables y.
 
     Args:
@@ -315,15 +317,18 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Under convention T a defect is the predictor's change between two states at ONE timestep: the defect over their distance, first frame, "
-                "against the steepest pair of states sought at that timestep"
+                "Under convention T a defect is the predictor's change between two states at ONE timestep: the defect "
+                "over their distance, first frame, against the steepest pair of states sought at that timestep"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_same_timestep,
         ),
         Comparison(
-            question="Every recorded step of diffusers' two schedulers against an Euler step with the recorded prediction, to rounding",
+            question=(
+                "Every recorded step of diffusers' two schedulers against an Euler step with the recorded prediction, "
+                "to rounding"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
             compare=_scheduler_steps,

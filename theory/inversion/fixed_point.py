@@ -42,8 +42,8 @@ from theory.claim import (
 )
 from theory.evidence import Evidence
 from theory.inversion import instances, recorded
+from theory.inversion.growth import step_growth
 from theory.inversion.log_concave import fitted_gaussian
-from theory.inversion.round_trip import step_growth
 from theory.inversion.schedule import is_traced, noise_levels, refuse_first
 from theory.rounding import relative_budget
 
@@ -299,28 +299,31 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Each increment of the fixed-point iteration on the network over the one before it, first frame, against the steepest pair of states "
-                "that was sought at that level"
+                "Each increment of the fixed-point iteration on the network over the one before it, first frame, "
+                "against the steepest pair of states that was sought at that level"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_shrinking,
         ),
         Comparison(
-            question="h L < 1 on the network: the largest quotient ||h (e(y) - e(z))|| / ||y - z|| among recorded pairs of states, against 1",
+            question=(
+                "h L < 1 on the network: the largest quotient ||h (e(y) - e(z))|| / ||y - z|| among recorded pairs of "
+                "states, against 1"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_contraction,
             expected=Expected.VIOLATED,
             because=(
-                "at one level or more a recorded pair has h L >= 1: there the theorem promises neither convergence nor a rate, although the recorded "
-                "increments shrink"
+                "at one level or more a recorded pair has h L >= 1: there the theorem promises neither convergence "
+                "nor a rate, although the recorded increments shrink"
             ),
         ),
         Comparison(
             question=(
-                "Every step of the schedule from the network's own states, with the exact score of a Gaussian fitted to the clip's frames, two "
-                "iterations: distance from the fixed point against the bound"
+                "Every step of the schedule from the network's own states, with the exact score of a Gaussian fitted "
+                "to the clip's frames, two iterations: distance from the fixed point against the bound"
             ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,

@@ -15,9 +15,9 @@ Hypotheses.
     H2  e is the exact score of nu * N(0, s^2 I).
     H3  0 <= sigma_0 < sigma_N and v_0 > 0.
 
-**Approached**: the inversion's factor is attained by one cluster. The sampling's is approached by pairs of states that close in on the middle of
-two clusters at +-R, and attained by no pair at a distance (at +-.1 of the witness the factor is 2.2040, below 2.2151); what is compared here is
-the limit, the amplification of an infinitesimal difference.
+**Approached**: the inversion's factor is attained by one cluster. The sampling's is approached by pairs of states that
+close in on the middle of two clusters at +-R, and attained by no pair at a distance (at +-.1 of the witness the factor
+is 2.2040, below 2.2151); what is compared here is the limit, the amplification of an infinitesimal difference.
 
 In the paper: claim C3 speaks of control; its bound is not known to us. Proof: paper_notes.md, section C3.flows.
 """
@@ -159,7 +159,9 @@ def _exponent(lower, upper, radius):
     return radius**2 / 2 * (1 / lower - 1 / upper)
 
 
-def _bound(instance: Instance, exponent=_exponent, ratio=lambda lower, upper: jnp.sqrt(upper / lower), swapped: bool = False):
+def _bound(
+    instance: Instance, exponent=_exponent, ratio=lambda lower, upper: jnp.sqrt(upper / lower), swapped: bool = False
+):
     lower, upper, radius = instance["lower_variance"], instance["upper_variance"], instance["radius"]
     inversion = ratio(lower, upper)
     sampling = jnp.exp(exponent(lower, upper, radius)) / jnp.sqrt(upper / lower)
@@ -295,11 +297,13 @@ CLAIM = Claim(
     verdict=Verdict.PROVED,
     tightness=Tightness.APPROACHED,
     sharpness=(
-        "the sampling's factor is reached by pairs of states in the limit in which they close in on the middle of two like clusters; the "
-        "inversion's is attained by one cluster"
+        "the sampling's factor is reached by pairs of states in the limit in which they close in on the middle of two "
+        "like clusters; the inversion's is attained by one cluster"
     ),
     origin="not in the paper; says what claim C3's control costs",
-    measured_in_words="amplification of an infinitesimal difference by the exact flow between two noise levels, a number without unit",
+    measured_in_words=(
+        "amplification of an infinitesimal difference by the exact flow between two noise levels, a number without unit"
+    ),
     bound_in_words="the factor of the theorem for that direction, a number without unit",
     problem=PROBLEM,
     witnesses=witness,
@@ -334,12 +338,15 @@ CLAIM = Claim(
         ),
         "the two directions swapped": lambda instance: _bound(instance, swapped=True),
     },
-    no_network="It is about the exact flow of an exact score, in the limit of ever finer steps; a recorded trip of a network is neither.",
+    no_network=(
+        "It is about the exact flow of an exact score, in the limit of ever finer steps; a recorded trip of a network "
+        "is neither."
+    ),
     reality=(
         Comparison(
             question=(
-                "Two neighbouring frames as clusters at their distance, blurred by half of it, over the schedule's range of levels: amplification of the "
-                "exact flow between them against its factor"
+                "Two neighbouring frames as clusters at their distance, blurred by half of it, over the schedule's "
+                "range of levels: amplification of the exact flow between them against its factor"
             ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,

@@ -20,7 +20,8 @@ Hypotheses.
     H3  One guidance scale serves both directions.
     H4  Sampling starts where the inversion ended.
 
-A corollary of C3.any-inversion. **Attained** by e^c = b - L^c y, e^u = L^u y - b' with defects of opposite direction, for w > 1.
+A corollary of C3.any-inversion. **Attained** by e^c = b - L^c y, e^u = L^u y - b' with defects of opposite direction,
+for w > 1.
 
 In the paper: not there. Proof: paper_notes.md, section C3.guidance.
 """
@@ -48,8 +49,8 @@ from theory.claim import (
 )
 from theory.evidence import Evidence
 from theory.inversion import instances, recorded
-from theory.inversion.any_inversion import round_trip_bound, step_growth
 from theory.inversion.ddim import Convention, Predictor, RoundTrip, evaluate_for_inversion, round_trip
+from theory.inversion.growth import round_trip_bound, step_growth
 from theory.inversion.log_concave import fitted_gaussian
 from theory.inversion.round_trip import groenwall_instance
 from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, noise_levels, refuse_first
@@ -115,8 +116,7 @@ def gaussian_guidance_amplification(
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name} = {value}; it must be finite and positive")
     conditional, unconditional = (
-        (variance + sigma_to**2) / (variance + sigma_from**2)
-        for variance in variances.values()
+        (variance + sigma_to**2) / (variance + sigma_from**2) for variance in variances.values()
     )
     return float(conditional ** (scale / 2) * unconditional ** ((1 - scale) / 2))
 
@@ -173,11 +173,16 @@ def part_defects(predict: Predictor, trip: RoundTrip, convention: jax.Array | Co
 
 
 def _bound(
-    instance: Instance, unconditional_weight=lambda scale: abs(scale - 1), growth_of_condition: bool = False, combine=lambda parts: parts.sum(axis=-1)
+    instance: Instance,
+    unconditional_weight=lambda scale: abs(scale - 1),
+    growth_of_condition: bool = False,
+    combine=lambda parts: parts.sum(axis=-1),
 ):
     trip, other, scale = _simulate(instance), _unconditional(instance), instance["scale"]
     weight = unconditional_weight(scale)
-    defects = combine(part_defects(_parts(instance), trip, instance["convention"]) * jnp.stack([scale, weight])[None, :])
+    defects = combine(
+        part_defects(_parts(instance), trip, instance["convention"]) * jnp.stack([scale, weight])[None, :]
+    )
     lipschitz = scale * instance["lipschitz"] + abs(scale - 1) * other["lipschitz"]
     constants = scale * instances.table_constants(instance) + abs(scale - 1) * instances.table_constants(other)
     # The two predictions are rounded apart, in the steps and in the defects, and do not cancel.
@@ -352,14 +357,19 @@ CLAIM = Claim(
     tightness=Tightness.ATTAINED,
     origin="not in the paper",
     measured_in_words="norm of the guided round-trip error in the variables y = x / sqrt(alphas_cumprod)",
-    bound_in_words="defects of the two predictions weighted by w and |w - 1|, grown by their Lipschitz constants weighted alike, same variables",
+    bound_in_words=(
+        "defects of the two predictions weighted by w and |w - 1|, grown by their Lipschitz constants weighted alike, "
+        "same variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
     necessity={"H1": _falling_levels, "H2": _understated_constant, "H3": _other_scale, "H4": _other_start},
     planted={
         "without the unconditional part": lambda instance: _bound(instance, unconditional_weight=lambda w: 0 * w),
-        "w - 1 without its absolute value": lambda instance: jnp.maximum(_bound(instance, unconditional_weight=lambda w: w - 1), 0.0),
+        "w - 1 without its absolute value": lambda instance: jnp.maximum(
+            _bound(instance, unconditional_weight=lambda w: w - 1), 0.0
+        ),
         "the larger of the two parts": lambda instance: _bound(instance, combine=lambda parts: parts.max(axis=-1)),
         "root of the sum of their squares": lambda instance: _bound(instance, combine=instances.norms),
         "growth of the condition alone": lambda instance: _bound(instance, growth_of_condition=True),
@@ -367,8 +377,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "No guided sampling step of the network grows the recorded error, first frame, although the theorem allows growth by 1 + h (w L + |w - 1| "
-                "L): growth of each step against 1"
+                "No guided sampling step of the network grows the recorded error, first frame, although the theorem "
+                "allows growth by 1 + h (w L + |w - 1| L): growth of each step against 1"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
@@ -376,8 +386,9 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "The clip on its schedule at scale 7.5 with the exact scores of two Gaussians about its mean frame, of the widest pixel's variance and of "
-                "a quarter of it as the condition: round-trip error against the bound"
+                "The clip on its schedule at scale 7.5 with the exact scores of two Gaussians about its mean frame, "
+                "of the widest pixel's variance and of a quarter of it as the condition: round-trip error against the "
+                "bound"
             ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,

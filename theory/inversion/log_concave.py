@@ -47,8 +47,8 @@ from theory.claim import (
 from theory.evidence import Evidence, RoundTripRecord
 from theory.inversion import instances, recorded
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
+from theory.inversion.growth import round_trip_bound
 from theory.inversion.predictors import at_levels, paired_predictor
-from theory.inversion.any_inversion import round_trip_bound
 from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, noise_levels
 from theory.rounding import relative_budget
 
@@ -373,8 +373,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "No sampling step of the network grows the recorded error, first frame, as none does with the exact score of log-concave data: growth of "
-                "each step against 1"
+                "No sampling step of the network grows the recorded error, first frame, as none does with the exact "
+                "score of log-concave data: growth of each step against 1"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
@@ -382,8 +382,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Where the noise level is at least 1, no recorded pair of states is moved apart by a sampling step of the network: the largest stretch "
-                "found against 1"
+                "Where the noise level is at least 1, no recorded pair of states is moved apart by a sampling step of "
+                "the network: the largest stretch found against 1"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
@@ -391,7 +391,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "The clip on its schedule with the exact score of a Gaussian fitted to its frames: round-trip error against the contracted sum of defects"
+                "The clip on its schedule with the exact score of a Gaussian fitted to its frames: round-trip error "
+                "against the contracted sum of defects"
             ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,

@@ -19,8 +19,8 @@ Hypotheses.
     H3  The noise levels increase from the data to the noise.
     H4  Sampling starts where the inversion ended.
 
-**Attained** under convention S by every Gaussian (R = 0); and reached, where the growth exceeds 1, by two clusters at +-R in the limit of starts
-close to the middle between them.
+**Attained** under convention S by every Gaussian (R = 0); and reached, where the growth exceeds 1, by two clusters at
++-R in the limit of starts close to the middle between them.
 
 In the paper: not there. Proof: paper_notes.md, section C3.mixture-tube.
 """
@@ -49,8 +49,8 @@ from theory.claim import (
 )
 from theory.evidence import Evidence
 from theory.inversion import instances, recorded
-from theory.inversion.any_inversion import round_trip_bound
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
+from theory.inversion.growth import round_trip_bound
 from theory.inversion.predictors import at_levels, mixture_predictor
 from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, noise_levels, refuse_first
 from theory.rounding import relative_budget
@@ -64,7 +64,7 @@ LARGEST_DISTANCE = 3.0
 def largest_third_moment(radius: Any) -> Any:
     """The largest third central moment of a random variable on an interval of length 2 R.
 
-        K = (2 R)^3 / (6 sqrt 3),   attained by two points with probabilities (1 -+ 1 / sqrt 3) / 2
+    K = (2 R)^3 / (6 sqrt 3),   attained by two points with probabilities (1 -+ 1 / sqrt 3) / 2
     """
     return (2 * radius) ** 3 / (6 * 3**0.5)
 
@@ -262,13 +262,12 @@ def _operations(*, num_steps: int) -> int:
     return instances.OPERATIONS_PER_STEP * 4 * 200 * num_steps
 
 
-PROBLEM = Problem(
-    sizes=SIZES, draw=_draw, instance=_instance, measured=measure, bound=_radius, operations=_operations
-)
+PROBLEM = Problem(sizes=SIZES, draw=_draw, instance=_instance, measured=measure, bound=_radius, operations=_operations)
 
 
 def witness(*, num_steps: int) -> Instance:
-    """Clusters at +-1 of width 1/2, started next to their middle, on levels from 1/2 in steps of .15, under convention S.
+    """Clusters at +-1 of width 1/2, started next to their middle, on levels from 1/2 in steps of .15, under convention
+    S.
 
     The distance to the middle is so small that the covariance of the clusters is R^2 to rounding all along.
     """
@@ -379,7 +378,10 @@ CLAIM = Claim(
     ),
     verdict=Verdict.PROVED,
     tightness=Tightness.ATTAINED,
-    sharpness="attained by every Gaussian (R = 0); for R > 0 reached in the limit of starts that close in on the middle of two like clusters",
+    sharpness=(
+        "attained by every Gaussian (R = 0); for R > 0 reached in the limit of starts that close in on the middle of "
+        "two like clusters"
+    ),
     origin="not in the paper",
     measured_in_words="norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod)",
     bound_in_words="radius of the tube at the data's level, in the same variables",
@@ -393,29 +395,30 @@ CLAIM = Claim(
         "no growth": lambda instance: _radius(instance, growth=lambda sigmas, variances, radius: 0 * sigmas[1:]),
         "the lower level's sigma over the upper variance": lambda instance: _radius(
             instance,
-            growth=lambda sigmas, variances, radius: 1
-            - jnp.diff(sigmas) * sigmas[:-1] / variances[1:] * (1 - radius**2 / variances[1:]),
+            growth=lambda sigmas, variances, radius: (
+                1 - jnp.diff(sigmas) * sigmas[:-1] / variances[1:] * (1 - radius**2 / variances[1:])
+            ),
         ),
     },
     reality=(
         Comparison(
             question=(
-                "The slope of an exact score, of any data, is at most 1 / sigma: the largest <v, h (e(z + v) - e(z))> / ||v||^2 among recorded pairs of "
-                "states of the network against h / sigma"
+                "The slope of an exact score, of any data, is at most 1 / sigma: the largest <v, h (e(z + v) - e(z))> "
+                "/ ||v||^2 among recorded pairs of states of the network against h / sigma"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_steep_pairs,
             expected=Expected.VIOLATED,
             because=(
-                "recorded pairs are steeper than any exact score allows: the network is the exact score of no clusters at those levels, and the tube is "
-                "not promised to hold its trajectories"
+                "recorded pairs are steeper than any exact score allows: the network is the exact score of no "
+                "clusters at those levels, and the tube is not promised to hold its trajectories"
             ),
         ),
         Comparison(
             question=(
-                "The clip on its schedule with the exact score of clusters at its own frames, a quarter of their spread wide, started between two frames: "
-                "round-trip error against the tube's radius"
+                "The clip on its schedule with the exact score of clusters at its own frames, a quarter of their "
+                "spread wide, started between two frames: round-trip error against the tube's radius"
             ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,

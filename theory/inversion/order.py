@@ -358,7 +358,9 @@ def _refinement(evidence: Evidence) -> Sequence[Outcome]:
     found = []
     for record in trips:
         trip = recorded.first_frame(record)
-        found.append((len(trip.sigmas) - 1, float(np.linalg.norm(trip.errors[0]) / np.linalg.norm(trip.inversion[0])), record))
+        found.append(
+            (len(trip.sigmas) - 1, float(np.linalg.norm(trip.errors[0]) / np.linalg.norm(trip.inversion[0])), record)
+        )
     found.sort(key=lambda entry: entry[0])
     return [
         Outcome(f"{fewer} to {more} steps", error, before, recorded.recorded_budget(record.inversion[0, 0].size))
@@ -400,25 +402,29 @@ CLAIM = Claim(
         "H3": lambda: _broken("sampling starts elsewhere", start_offset=[-1.0, -1.0]),
     },
     planted={
-        "half the sum of delta^4": lambda instance: _leading_term(instance)
-        * jnp.max(jnp.diff(jnp.arctan(instance["sigmas"]))),
+        "half the sum of delta^4": lambda instance: (
+            _leading_term(instance) * jnp.max(jnp.diff(jnp.arctan(instance["sigmas"])))
+        ),
         "a third of the sum for a half": lambda instance: _leading_term(instance) * 2 / 3,
-        "the product without its last factor": lambda instance: _standard_normal_error(instance["sigmas"][:-1], jnp)
-        * instances.norms(instance["start"]),
+        "the product without its last factor": lambda instance: (
+            _standard_normal_error(instance["sigmas"][:-1], jnp) * instances.norms(instance["start"])
+        ),
         "the sine of the lower angle": _lower_sine,
     },
     reality=(
         Comparison(
             question=(
-                "More steps lower the network's round-trip error, adapter off, first frame, relative to the frame: the error at each number of steps "
-                "against that at the next smaller one"
+                "More steps lower the network's round-trip error, adapter off, first frame, relative to the frame: "
+                "the error at each number of steps against that at the next smaller one"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_refinement,
         ),
         Comparison(
-            question="The clip's latents on its schedule as if their data were N(0, I): round-trip error against the product",
+            question=(
+                "The clip's latents on its schedule as if their data were N(0, I): round-trip error against the product"
+            ),
             origin=Origin.CONSTRUCTED,
             tells=Tells.IMPLIED,
             compare=_on_the_standard_normal,

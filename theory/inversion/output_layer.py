@@ -1,4 +1,5 @@
-r"""How large the output of a network can be whose last layers are GroupNorm, SiLU and a convolution: one number for all inputs.
+r"""How large the output of a network can be whose last layers are GroupNorm, SiLU and a convolution: one number for all
+inputs.
 
     eps = W a + c,   a = SiLU(gamma v + beta),   v = (u - mean) / sqrt(variance + eps) in each group of n entries
 
@@ -6,9 +7,10 @@ Whatever u is, sum v^2 <= n in each group. So with A_g the largest ||a|| over a 
 
     ||eps|| <= ||W diag(A_g / t_g)|| + ||c||.
 
-A_g^2 <= lambda n + sum_i sup_{|v| <= sqrt n} [SiLU(gamma_i v + beta_i)^2 - lambda v^2] for every lambda >= 0 (weak duality), and the norm of a
-3 x 3 convolution with padding 1 on H x W pixels is at most the largest norm of its symbol, a matrix (outputs, channels), at the frequencies of a
-torus of (H + 1) x (W + 1) pixels: one row and one column of zeros keep the two ends apart. Every number here is rounded upwards.
+A_g^2 <= lambda n + sum_i sup_{|v| <= sqrt n} [SiLU(gamma_i v + beta_i)^2 - lambda v^2] for every lambda >= 0 (weak
+duality), and the norm of a 3 x 3 convolution with padding 1 on H x W pixels is at most the largest norm of its symbol,
+a matrix (outputs, channels), at the frequencies of a torus of (H + 1) x (W + 1) pixels: one row and one column of zeros
+keep the two ends apart. Every number here is rounded upwards.
 
 Source: paper_notes.md, section C3.bounded.
 """
@@ -22,9 +24,11 @@ from theory.rounding import relative_budget
 LARGEST_NEGATIVE = 0.27846454276107385
 """An upper bound on |SiLU(t)| for t <= 0: .278464542761073795.. at t = -1.2784645.., rounded up."""
 TURNING_POINT = (-1.2784645428, -1.2784645427)
-"""An interval that holds the place of that least value; between its neighbours and 0, and below it, SiLU^2 is monotone."""
+"""An interval that holds the place of that least value; between its neighbours and 0, and below it, SiLU^2 is
+monotone."""
 LINEAR_FROM = 8.0
-"""Beyond this argument SiLU(t)^2 is bounded by t^2, and below its negative by a constant; between them it is bounded on a grid."""
+"""Beyond this argument SiLU(t)^2 is bounded by t^2, and below its negative by a constant; between them it is bounded on
+a grid."""
 ROUNDING = 1 + relative_budget(64)
 SEARCH_POINTS, FINAL_POINTS = 2_000, 50_000
 IMPROVEMENTS = 8
@@ -51,7 +55,8 @@ def _largest_reduced(gain: float, shift: float, weight: float, reach: float, poi
     nearest = np.where(grid[:-1] * grid[1:] <= 0, 0.0, np.minimum(grid[:-1] ** 2, grid[1:] ** 2))
     found = float(np.max(highest * ROUNDING - weight * nearest / ROUNDING))
     for place in (-reach, reach):
-        # Outside the grid: a quadratic on the side where the argument grows, whose largest value is at an end or at its vertex.
+        # Outside the grid: a quadratic on the side where the argument grows, whose largest value is at an end or at its
+        # vertex.
         argument = gain * place + shift
         inner = float(ends[0] if place < 0 else ends[1])
         if argument > LINEAR_FROM:
@@ -76,7 +81,10 @@ def group_bound(gain: np.ndarray, shift: np.ndarray, pixels: int) -> float:
     """
     gain, shift = np.asarray(gain, dtype=np.float64), np.asarray(shift, dtype=np.float64)
     if gain.ndim != 1 or gain.shape != shift.shape or not gain.size or pixels < 1:
-        raise ValueError(f"gain {gain.shape}, shift {shift.shape}, {pixels} pixels; one gain and shift per channel and a pixel are needed")
+        raise ValueError(
+            f"gain {gain.shape}, shift {shift.shape}, {pixels} pixels; one gain and shift per channel and a pixel are "
+            "needed"
+        )
     if not (np.isfinite(gain).all() and np.isfinite(shift).all()):
         raise ValueError("gain or shift hold values that are not finite; repair the weights first")
     entries = pixels * gain.size
@@ -92,7 +100,10 @@ def group_bound(gain: np.ndarray, shift: np.ndarray, pixels: int) -> float:
         bounds=(np.log(largest) - 12, np.log(largest) + 2),
         method="bounded",
     )
-    return float(np.sqrt(min(dual(float(np.exp(best.x)), FINAL_POINTS), dual(largest, FINAL_POINTS))) * ROUNDING)
+    # Any weight will do; 0 serves a group without gain.
+    return float(
+        np.sqrt(min(dual(weight, FINAL_POINTS) for weight in (float(np.exp(best.x)), largest, 0.0))) * ROUNDING
+    )
 
 
 def _symbols(kernel: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
@@ -102,7 +113,8 @@ def _symbols(kernel: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
 
 
 def _largest_norm(symbols: np.ndarray) -> float:
-    """The largest spectral norm, with the rounding of symbols and singular values granted at the size of the Frobenius norm."""
+    """The largest spectral norm, with the rounding of symbols and singular values granted at the size of the Frobenius
+    norm."""
     outputs, channels = symbols.shape[1:]
     norms = np.linalg.svd(symbols, compute_uv=False)[:, 0]
     sizes = np.sqrt(np.sum(np.abs(symbols) ** 2, axis=(1, 2)))
@@ -124,12 +136,16 @@ def convolution_norm_bound(kernel: np.ndarray, frame_size: tuple[int, int]) -> f
 def _checked_kernel(kernel: np.ndarray, frame_size: tuple[int, int]) -> np.ndarray:
     kernel = np.asarray(kernel, dtype=np.float64)
     if kernel.ndim != 4 or kernel.shape[2:] != (3, 3) or not np.isfinite(kernel).all() or min(frame_size) < 1:
-        raise ValueError(f"kernel {kernel.shape} on frames {frame_size}; a finite (outputs, channels, 3, 3) kernel and a pixel are needed")
+        raise ValueError(
+            f"kernel {kernel.shape} on frames {frame_size}; a finite (outputs, channels, 3, 3) kernel and a pixel are "
+            "needed"
+        )
     return kernel
 
 
 def output_bound(record: OutputLayerRecord) -> float:
-    """G with ||eps|| <= G for a frame, whatever the input, the timestep, the prompt and the adapter in other layers; rounded up.
+    """G with ||eps|| <= G for a frame, whatever the input, the timestep, the prompt and the adapter in other layers;
+    rounded up.
 
     Raises:
         ValueError: sizes that do not fit together; values that are not finite.
@@ -138,7 +154,8 @@ def output_bound(record: OutputLayerRecord) -> float:
     channels, pixels = kernel.shape[1], int(np.prod(record.frame_size))
     if channels % record.num_groups or record.gain.shape != (channels,) or record.bias.shape != kernel.shape[:1]:
         raise ValueError(
-            f"kernel {kernel.shape}, gain {record.gain.shape}, bias {record.bias.shape}, {record.num_groups} groups; they do not fit together"
+            f"kernel {kernel.shape}, gain {record.gain.shape}, bias {record.bias.shape}, {record.num_groups} groups; "
+            "they do not fit together"
         )
     size = channels // record.num_groups
     groups = [slice(first, first + size) for first in range(0, channels, size)]
@@ -148,7 +165,8 @@ def output_bound(record: OutputLayerRecord) -> float:
     def weighted(shares: np.ndarray) -> np.ndarray:
         return symbols * np.repeat(largest / np.sqrt(shares), size)
 
-    # Shares t_g^2 of the groups: any will do. With A_g^2 the bound is ||W|| ||A||; the worst vector's own shares may lower it.
+    # Shares t_g^2 of the groups: any will do. With A_g^2 the bound is ||W|| ||A||; the worst vector's own shares may
+    # lower it.
     shares, best = largest**2 / np.sum(largest**2), np.inf
     for _ in range(IMPROVEMENTS):
         scaled = weighted(shares)

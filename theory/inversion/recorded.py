@@ -1,4 +1,5 @@
-"""What the real network's records say about the hypotheses of the theorems: pairs of states, and the steps of one frame's round trip."""
+"""What the real network's records say about the hypotheses of the theorems: pairs of states, and the steps of one
+frame's round trip."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,8 @@ _PER_FRAME = ("inversion", "sampling", "inversion_predictions", "sampling_predic
 
 
 class Quotients(NamedTuple):
-    """What the recorded pairs of one level show, h the step, rho = sigma_k / sigma_{k+1}, v = y - z and c = e(y) - e(z).
+    """What the recorded pairs of one level show, h the step, rho = sigma_k / sigma_{k+1}, v = y - z and c = e(y) -
+    e(z).
 
     Attributes:
         step: k, the step down from this level to the next.
@@ -56,7 +58,9 @@ def quotients(record: HypothesisRecord) -> Quotients:
 
 def first_frame(record: RoundTripRecord) -> RoundTrip:
     """The round trip of a record's first frame, in the variables y."""
-    return recorded_round_trip(dataclasses.replace(record, **{name: getattr(record, name)[:, :1] for name in _PER_FRAME}))
+    return recorded_round_trip(
+        dataclasses.replace(record, **{name: getattr(record, name)[:, :1] for name in _PER_FRAME})
+    )
 
 
 def trip_of(evidence: Evidence, record: HypothesisRecord) -> RoundTrip:
@@ -68,7 +72,9 @@ def trip_of(evidence: Evidence, record: HypothesisRecord) -> RoundTrip:
     for trip in evidence.round_trips:
         if trip.label == record.trip:
             return first_frame(trip)
-    raise ValueError(f"{record.label}: its trip {record.trip!r} is none of {[trip.label for trip in evidence.round_trips]}")
+    raise ValueError(
+        f"{record.label}: its trip {record.trip!r} is none of {[trip.label for trip in evidence.round_trips]}"
+    )
 
 
 def levels(evidence: Evidence) -> Iterator[tuple[HypothesisRecord, Quotients, RoundTrip]]:
@@ -107,14 +113,17 @@ def at_every_level(
         for record, found, trip in levels(evidence):
             pair = sides(record, found, trip)
             if pair is not None:
-                outcomes.append(Outcome(record.label, float(pair[0]), float(pair[1]), recorded_budget(record.state.size)))
+                outcomes.append(
+                    Outcome(record.label, float(pair[0]), float(pair[1]), recorded_budget(record.state.size))
+                )
         return outcomes
 
     return compare
 
 
 def growth_of_error(trip: RoundTrip, step: int) -> float | None:
-    """||E_k + d_k|| / ||E_{k+1}||, what a recorded sampling step made of the error it was given; None where there was none."""
+    """||E_k + d_k|| / ||E_{k+1}||, what a recorded sampling step made of the error it was given; None where there was
+    none."""
     before = float(np.linalg.norm(trip.errors[step + 1]))
     return float(np.linalg.norm(trip.errors[step + 1] - trip.feedback[step])) / before if before > 0 else None
 
@@ -144,7 +153,9 @@ class Practice(NamedTuple):
         """As a round trip, whose inversion used the averages of the fine predictions."""
         steps = np.diff(self.sigmas)[:, None]
         means = np.diff(self.states, axis=0) / steps
-        return RoundTrip(self.sigmas, self.states, self.sampling, means, self.sampling_predictions, self.predictions_at_states)
+        return RoundTrip(
+            self.sigmas, self.states, self.sampling, means, self.sampling_predictions, self.predictions_at_states
+        )
 
 
 def practice_parts(record: PracticeRecord) -> Practice:

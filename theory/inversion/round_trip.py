@@ -14,8 +14,8 @@ Hypotheses.
     H2  L_k is a Lipschitz constant of e_k on a convex set that holds z_k and w_k, for k = 1, .., N-1.
     H3  Sampling starts where the inversion ended: w_N = z_N.
 
-A corollary of C3.any-inversion, without start error. **Attained** by e_k(y) = -L y + b_k with defects of one direction, for which Groenwall's inequality is an
-equality at every step.
+A corollary of C3.any-inversion, without start error. **Attained** by e_k(y) = -L y + b_k with defects of one direction,
+for which Groenwall's inequality is an equality at every step.
 
 In the paper: claim C3, of which only the wording "remains controlled" is known. Proof: paper_notes.md, section
 C3.round-trip.
@@ -27,11 +27,24 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.inversion import instances, recorded
-from theory.inversion.any_inversion import round_trip_bound, step_growth, trip_bound
+from theory.inversion.any_inversion import trip_bound
 from theory.inversion.ddim import Convention, RoundTrip, recorded_round_trip
+from theory.inversion.growth import step_growth
 from theory.inversion.schedule import check_noise_levels
 from theory.rounding import relative_budget
 
@@ -295,7 +308,10 @@ CLAIM = Claim(
     tightness=Tightness.ATTAINED,
     origin="claim C3; the paper's bound is not known to us",
     measured_in_words="norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod)",
-    bound_in_words="one-step defects, each times the product of the growth factors 1 + h L that it still passes, in the same variables",
+    bound_in_words=(
+        "one-step defects, each times the product of the growth factors 1 + h L that it still passes, in the same "
+        "variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
@@ -309,21 +325,26 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Growth of the recorded error in a sampling step, first frame, against the largest stretch of pairs of states that were sought "
-                "elsewhere, a thousandth of the state's norm away from the inversion"
+                "Growth of the recorded error in a sampling step, first frame, against the largest stretch of pairs "
+                "of states that were sought elsewhere, a thousandth of the state's norm away from the inversion"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
             compare=_growth_from_elsewhere,
         ),
         Comparison(
-            question="The exact recursion of the error along the recorded trip: what is left of it, against the rounding of its operands",
+            question=(
+                "The exact recursion of the error along the recorded trip: what is left of it, against the rounding "
+                "of its operands"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
             compare=_recursion,
         ),
         Comparison(
-            question="Round-trip error of all frames, against the bound with the growth read off the same two trajectories",
+            question=(
+                "Round-trip error of all frames, against the bound with the growth read off the same two trajectories"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
             compare=_own_growth,

@@ -4,14 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory.inversion.any_inversion import (
-    any_inversion_bound,
-    defects_of_states,
-    mean_predictions,
-    round_trip_bound,
-    sample_states,
-)
+from theory.inversion.any_inversion import any_inversion_bound, defects_of_states, mean_predictions, sample_states
 from theory.inversion.ddim import Convention, invert, round_trip
+from theory.inversion.growth import round_trip_bound
 from theory.inversion.predictors import at_levels, mixture_predictor
 
 
@@ -34,7 +29,8 @@ def test_a_round_trip_is_a_case(convention):
 
 
 def test_a_finer_ladder_is_a_case():
-    """Sampling four steps from an inversion of twelve: its averaged predictions lead to the same states, and the recursion is exact."""
+    """Sampling four steps from an inversion of twelve: its averaged predictions lead to the same states, and the
+    recursion is exact."""
     fine, places = jnp.linspace(0.1, 2.0, 13), [0, 3, 6, 9, 12]
     states, used = invert(_data(fine), fine, jnp.asarray([0.4, -0.2]), Convention.T)
     coarse = fine[jnp.asarray(places)]

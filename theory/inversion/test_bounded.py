@@ -1,4 +1,5 @@
-"""Bounded outputs: by hand, the lemma on the last layers against dense matrices and ascent, rounding upwards, bad input."""
+"""Bounded outputs: by hand, the lemma on the last layers against dense matrices and ascent, rounding upwards, bad
+input."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ from theory.inversion.output_layer import convolution_norm_bound, group_bound, g
 
 def test_bounds_by_hand():
     """2 G (3 - sigma_m) prod + sum, for m = 0, 1, 2, with defects 1, 10 and growth 2, 5 on levels 0, 1, 3."""
-    np.testing.assert_allclose(hybrid_bounds([0.0, 1.0, 3.0], [1.0, 10.0], [2.0, 5.0], 4.0), [24.0, 8 * 2 * 2 + 1, 1 + 20])
+    np.testing.assert_allclose(
+        hybrid_bounds([0.0, 1.0, 3.0], [1.0, 10.0], [2.0, 5.0], 4.0), [24.0, 8 * 2 * 2 + 1, 1 + 20]
+    )
     assert uniform_error_bound([0.0, 1.0, 3.0], 4.0) == pytest.approx(24.0)
     assert uniform_error_bound([0.0, 1.0, 3.0], 4.0, 1.0) == pytest.approx(15.0)
     assert uniform_error_bound([0.0, 3.0], 0.0) == 0.0
@@ -36,7 +39,8 @@ def _normalised(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("gain", "shift"), [([1.0, 1.0], [0.1, 0.2]), ([1.0, -0.5], [-2.0, 1.0]), ([0.0, 2.0], [3.0, -9.0]), ([0.3, 0.2], [0.0, 0.0])]
+    ("gain", "shift"),
+    [([1.0, 1.0], [0.1, 0.2]), ([1.0, -0.5], [-2.0, 1.0]), ([0.0, 2.0], [3.0, -9.0]), ([0.3, 0.2], [0.0, 0.0])],
 )
 def test_no_group_exceeds_its_bound_and_none_is_far(gain, shift):
     """Ascent from many starts on all normalised inputs of a group of 2 channels of 9 pixels."""
@@ -46,7 +50,9 @@ def test_no_group_exceeds_its_bound_and_none_is_far(gain, shift):
     rng, best = np.random.default_rng(0), 0.0
     for _ in range(12):
         start = rng.standard_normal(2 * pixels) ** 3
-        found = scipy.optimize.minimize(lambda u: -np.linalg.norm(silu(gains * _normalised(u) + shifts)), start, method="L-BFGS-B")
+        found = scipy.optimize.minimize(
+            lambda u: -np.linalg.norm(silu(gains * _normalised(u) + shifts)), start, method="L-BFGS-B"
+        )
         best = max(best, -found.fun)
     assert best <= limit
     assert best >= 0.75 * limit
@@ -66,17 +72,23 @@ def test_the_convolution_is_at_most_its_symbol(size):
     for row, (channel, y, x) in enumerate(np.ndindex(3, height, width)):
         padded[row, channel, y + 1, x + 1] = 1
     columns = sum(
-        np.einsum("oi,nihw->nohw", kernel[:, :, k, m], padded[:, :, k : k + height, m : m + width]) for k in range(3) for m in range(3)
+        np.einsum("oi,nihw->nohw", kernel[:, :, k, m], padded[:, :, k : k + height, m : m + width])
+        for k in range(3)
+        for m in range(3)
     )
     exact = np.linalg.norm(columns.reshape(len(padded), -1), ord=2)
     limit = convolution_norm_bound(kernel, size)
-    assert exact <= limit <= 3 * exact
+    assert exact <= limit
+    # On one pixel only the middle of the kernel acts, on many nearly every frequency of the torus is there.
+    assert min(size) < 6 or limit <= 1.3 * exact
 
 
 def test_a_layer_of_one_pixel_is_bounded_and_zero_is_zero():
     layer = OutputLayerRecord("zero", np.zeros((2, 4, 3, 3)), np.zeros(2), np.ones(4), np.zeros(4), 2, (2, 2))
     assert output_bound(layer) == 0.0
-    only_bias = OutputLayerRecord("bias", np.zeros((2, 4, 3, 3)), np.array([3.0, 4.0]), np.ones(4), np.zeros(4), 2, (2, 2))
+    only_bias = OutputLayerRecord(
+        "bias", np.zeros((2, 4, 3, 3)), np.array([3.0, 4.0]), np.ones(4), np.zeros(4), 2, (2, 2)
+    )
     assert 10.0 <= output_bound(only_bias) <= 10.0 * (1 + 1e-12)
 
 
@@ -101,4 +113,6 @@ def test_faults_are_named(call, message):
 
 def test_jax_and_numpy_agree():
     arguments = ([0.0, 1.0, 3.0], [1.0, 10.0], [2.0, 5.0])
-    np.testing.assert_array_equal(hybrid_bounds(*map(jnp.asarray, arguments), 4.0), hybrid_bounds(*map(np.asarray, arguments), 4.0))
+    np.testing.assert_array_equal(
+        hybrid_bounds(*map(jnp.asarray, arguments), 4.0), hybrid_bounds(*map(np.asarray, arguments), 4.0)
+    )

@@ -22,9 +22,7 @@ COUNTS = (50, 100, 250, 500, 999)
 def test_factor_by_hand():
     """One step from theta = 0 to pi / 4: 1 - (1 - cos) sin sin / 1."""
     cosine = sine = 0.5**0.5
-    np.testing.assert_allclose(
-        standard_normal_factor([0.0, 1.0]), 1 - (1 - cosine) * sine**2, rtol=relative_budget(40)
-    )
+    np.testing.assert_allclose(standard_normal_factor([0.0, 1.0]), 1 - (1 - cosine) * sine**2, rtol=relative_budget(40))
     np.testing.assert_allclose(standard_normal_bound([0.0, 1.0]), (np.pi / 4) ** 3 * sine / 2, rtol=relative_budget(40))
 
 

@@ -26,6 +26,11 @@ def test_the_parts_sum_to_the_defect(size):
         trip, means, at_states = practice._simulate(instance)
         scale, on, steps = instance["scale"], instance["adapter_on"][:, None], trip.steps[:, None]
         conditional, unconditional, adapter, other = (at_states[:, index] for index in range(4))
-        parts = steps * (conditional - means + (scale - 1) * (conditional - unconditional) + on * (scale * adapter + (1 - scale) * other))
+        parts = steps * (
+            conditional
+            - means
+            + (scale - 1) * (conditional - unconditional)
+            + on * (scale * adapter + (1 - scale) * other)
+        )
         missed = defects_of_states(trip.sigmas, trip.inversion, trip.predictions_at_inversion)
         np.testing.assert_allclose(parts, missed, atol=1e-12 * float(jnp.max(jnp.abs(trip.inversion)) + 1))

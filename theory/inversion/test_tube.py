@@ -41,9 +41,7 @@ def test_exact_on_gaussian_data_in_one_dimension():
     """M = 0, and under S all defects point one way: the radius is the error at every level, and g < 1 throughout."""
     sigmas = np.linspace(0.1, 3.0, 11)
     levels = jnp.asarray(sigmas)
-    trip = round_trip(
-        at_levels(gaussian_predictor([0.5], [[0.25]]), levels), levels, jnp.asarray([1.5]), Convention.S
-    )
+    trip = round_trip(at_levels(gaussian_predictor([0.5], [[0.25]]), levels), levels, jnp.asarray([1.5]), Convention.S)
     jacobians = (sigmas[1:] / (0.25 + sigmas[1:] ** 2))[:, None, None]
     growth = euler_growth(sigmas, jacobians)
     radii = tube_bound(sigmas, np.abs(np.asarray(trip.defects)[:, 0]), growth, np.zeros(10))

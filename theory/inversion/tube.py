@@ -236,9 +236,7 @@ def _operations(*, num_steps: int) -> int:
     return (instances.OPERATIONS_PER_STEP * 64 + 12) * num_steps
 
 
-PROBLEM = Problem(
-    sizes=SIZES, draw=_draw, instance=_instance, measured=measure, bound=_radius, operations=_operations
-)
+PROBLEM = Problem(sizes=SIZES, draw=_draw, instance=_instance, measured=measure, bound=_radius, operations=_operations)
 
 
 def witness(*, num_steps: int) -> Instance:
@@ -265,7 +263,11 @@ def witness(*, num_steps: int) -> Instance:
 def witness_parameters(*, num_steps: int) -> Parameters:
     """Parameters from which the family makes the witness."""
     instance, levels = witness(num_steps=num_steps), num_steps + 1
-    straight = {"blend": jnp.ones(levels), "inner": jnp.tile(jnp.eye(DIMENSION), (levels, 1, 1)), "shift": jnp.zeros((levels, DIMENSION))}
+    straight = {
+        "blend": jnp.ones(levels),
+        "inner": jnp.tile(jnp.eye(DIMENSION), (levels, 1, 1)),
+        "shift": jnp.zeros((levels, DIMENSION)),
+    }
     return instances.parameters_of(instance | straight, Convention.S) | {
         "bend": jnp.arctanh(instance["bend"] / LARGEST_BEND),
         "share": jnp.zeros(levels),
@@ -372,8 +374,9 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "The network is nearly linear across the recorded error, first frame: its change over the whole error minus twice its change over half of "
-                "it, against a quarter of the whole change. The half way state belongs to neither trajectory"
+                "The network is nearly linear across the recorded error, first frame: its change over the whole error "
+                "minus twice its change over half of it, against a quarter of the whole change. The half way state "
+                "belongs to neither trajectory"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
@@ -381,8 +384,8 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "The clip on its schedule with the exact score of a Gaussian fitted to its frames, whose Jacobian is constant: round-trip error against "
-                "the tube's radius"
+                "The clip on its schedule with the exact score of a Gaussian fitted to its frames, whose Jacobian is "
+                "constant: round-trip error against the tube's radius"
             ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,
