@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory import ladder
 from theory.inversion import round_trip_bound, tube_bound
 from theory.inversion.ddim import Convention, round_trip
 from theory.inversion.predictors import at_levels, gaussian_predictor
@@ -105,6 +104,6 @@ def test_growth_refuses():
         euler_growth([0.0, 1.0], np.ones((1, 2, 3)))
 
 
-def test_recorded_clips_pass(recorded):
-    result = ladder.run_reality(CLAIM, recorded)
+def test_recorded_clips_pass(recorded, untested_reality):
+    result = untested_reality(CLAIM, recorded)
     assert result.passed, result.failures
