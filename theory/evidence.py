@@ -88,8 +88,9 @@ class TwoLayerRecord:
 PAIR_DIRECTIONS = ("squeezed", "stretched", "steepest", "falling", "rising")
 """What the directions of a `HypothesisRecord` were sought for, in the order of its rows.
 
-With J the derivative of e and h the step: least ||(I - hJ) v||, largest ||(I - hJ) v||, largest ||hJ v||, least and largest <v, hJ v>,
-each among unit vectors v of one small Krylov space. So each is the most extreme that was found, and not the most extreme there is.
+With J the derivative of e and h the step: least ||(I - hJ) v||, largest ||(I - hJ) v||, largest ||hJ v||, least and
+largest <v, hJ v>, each among unit vectors v of one small Krylov space. So each is the most extreme that was found, and
+not the most extreme there is.
 """
 
 
@@ -97,8 +98,8 @@ each among unit vectors v of one small Krylov space. So each is the most extreme
 class HypothesisRecord:
     """Pairs of states at one level of a round trip and what the predictor makes of them, for one frame.
 
-    All arrays are in the variables y = x / sqrt(alphas_cumprod) of theory/inversion/schedule.py. e is the predictor that samples, z the state
-    of the inversion at the upper level of the step, w that of the sampling.
+    All arrays are in the variables y = x / sqrt(alphas_cumprod) of theory/inversion/schedule.py. e is the predictor
+    that samples, z the state of the inversion at the upper level of the step, w that of the sampling.
 
     Attributes:
         label: adapter, number of steps and level, for the report.
@@ -107,12 +108,13 @@ class HypothesisRecord:
         num_steps: of the round trip.
         alphas_cumprod: (2,) at the levels k and k + 1.
         state: (dimension,) z.
-        displacements: (directions, dimension) y - z, in the order of PAIR_DIRECTIONS; a thousandth of the state's norm long.
+        displacements: (directions, dimension) y - z, in the order of PAIR_DIRECTIONS; a thousandth of the state's norm
+            long.
         changes: (directions, dimension) e(y) - e(z).
         error: (dimension,) w - z; zero at the last level.
         half_error_change: (dimension,) e(z + (w - z) / 2) - e(z), an evaluation that belongs to neither trajectory.
-        increments: (iterations,) ||y^(j+1) - y^(j)|| of the fixed-point iteration y^(j+1) = z_k + h e(y^(j)), from the y^(0) at which the
-            inversion evaluated its predictor, so that y^(1) = z.
+        increments: (iterations,) ||y^(j+1) - y^(j)|| of the fixed-point iteration y^(j+1) = z_k + h e(y^(j)), from the
+            y^(0) at which the inversion evaluated its predictor, so that y^(1) = z.
     """
 
     label: str
@@ -130,7 +132,8 @@ class HypothesisRecord:
 
 @dataclasses.dataclass(frozen=True)
 class PracticeRecord:
-    """Inversion on a fine ladder without guidance and adapter; sampling on a coarse one, guided, the adapter on for some timesteps only.
+    """Inversion on a fine ladder without guidance and adapter; sampling on a coarse one, guided, the adapter on for some
+    timesteps only.
 
     Attributes:
         label: numbers of steps, guidance and window, for the report.
@@ -142,7 +145,8 @@ class PracticeRecord:
         sampling: (num_steps + 1, ...) latents on the way down; sampling[num_steps] = states[num_steps].
         sampling_predictions: (num_steps, ...) the guided eps of the step from level k + 1 to k.
         conditional, unconditional: (num_steps, ...) the base network's two predictions at states[k + 1].
-        adapted_conditional, adapted_unconditional: (num_steps, ...) the same with the adapter where it is on, else without.
+        adapted_conditional, adapted_unconditional: (num_steps, ...) the same with the adapter where it is on, else
+            without.
         adapter_on: (num_steps,) bool, whether the adapter is on at level k + 1.
     """
 

@@ -269,7 +269,7 @@ def gather(
         clip_frames: (frames, height, width, 3) floating in [0, 1].
         num_levels: at how many levels features are taken, spread evenly from level 1 to level num_steps.
         layers: self-attentions, see `capture.select_layers`; None means all of the up blocks.
-        pairs_everywhere: seek pairs of states at all levels of all round trips, and not of the one without adapter alone.
+        pairs_everywhere: seek pairs of states at all levels of all round trips, not of the one without adapter alone.
         progress: called with (steps and evaluations done, in all), of the round trips and the features.
 
     Returns:

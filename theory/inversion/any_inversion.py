@@ -385,7 +385,8 @@ CLAIM = Claim(
     reality=(
         Comparison(
             question=(
-                "Inverting with ten times the steps at least halves what the steps miss: twice the sum of the defects "
+                "Inverting on a finer ladder, of up to ten times the steps, at least halves what the steps miss: twice "
+                "the sum of the defects "
                 "(part of the ladder alone, first frame) against the sum of the defects of as many steps up as down"
             ),
             origin=Origin.NETWORK,
