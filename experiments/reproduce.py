@@ -85,7 +85,7 @@ _STAGES = (
         "evidence",
         "Invert and reconstruct",
         ("clip", "adapter"),
-        (*_NETWORK, "num_steps"),
+        (*_NETWORK, "num_steps", "profile"),
         stages.evidence,
         ("experiments.stages",),
     ),

@@ -155,6 +155,7 @@ def evidence(context: Context) -> None:
         frames,
         source.values["source_prompt"],
         num_steps=settings.num_steps,
+        pairs_everywhere=settings.profile == "full",
         progress=context.progress,
     )
 

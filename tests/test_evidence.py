@@ -53,6 +53,26 @@ def test_keys_shapes_and_dtypes(arrays):
         expected |= {f"{prefix}/{part}": (steps,) for part in ("squared_gradients", "curvatures")}
         expected |= {f"{prefix}/numbers": (5,), f"{prefix}/features/0/{LAYER}": (steps + 1, 4, 8, 8, 8)}
     expected["training/0/temporal/similarity_gram"] = (3, 3)
+    values = int(np.prod(latents[1:]))
+    for name, levels in (("off", (1, 2, 3)), ("on", (1, 2, 3)), ("sampling_only", (1, 2, 3))):
+        for level in levels:
+            vectors = {"state": (values,), "error": (values,), "half_error_change": (values,)}
+            vectors |= {"displacements": (5, values), "changes": (5, values), "alphas_cumprod": (2,), "increments": (4,)}
+            expected |= {f"hypothesis/{name}/{level}/{part}": shape for part, shape in vectors.items()}
+    one, fine = (1, *latents[1:]), 9
+    for part in ("states", "sampling"):
+        expected[f"practice/{part}"] = (STEPS + 1, *one)
+    for part in ("sampling_predictions", "conditional", "unconditional", "adapted_conditional", "adapted_unconditional"):
+        expected[f"practice/{part}"] = (STEPS, *one)
+    expected |= {"practice/fine_alphas_cumprod": (fine + 1,), "practice/fine_predictions": (fine, *one)}
+    expected |= {"practice/alphas_cumprod": (STEPS + 1,), "practice/adapter_on": (STEPS,), "practice/guidance_scale": ()}
+    expected |= {"output_layer/kernel": (3, 8, 3, 3), "output_layer/bias": (3,), "output_layer/gain": (8,)}
+    expected |= {"output_layer/shift": (8,), "output_layer/num_groups": (), "output_layer/frame_size": (2,)}
+    for steps in (2, 6):
+        expected |= {f"refined/{steps}/{part}": (steps + 1, *one) for part in ("inversion", "sampling")}
+        for part in ("inversion_predictions", "sampling_predictions", "predictions_at_inversion"):
+            expected[f"refined/{steps}/{part}"] = (steps, *one)
+        expected[f"refined/{steps}/alphas_cumprod"] = (steps + 1,)
     assert shapes == expected
     assert {values.dtype for name, values in arrays.items() if name != "timesteps"} == {np.dtype(np.float64)}
     np.testing.assert_array_equal(arrays["timesteps"], [-1, 1, 334, 667])

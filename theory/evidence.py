@@ -85,14 +85,123 @@ class TwoLayerRecord:
     offsets: np.ndarray
 
 
+PAIR_DIRECTIONS = ("squeezed", "stretched", "steepest", "falling", "rising")
+"""What the directions of a `HypothesisRecord` were sought for, in the order of its rows.
+
+With J the derivative of e and h the step: least ||(I - hJ) v||, largest ||(I - hJ) v||, largest ||hJ v||, least and
+largest <v, hJ v>, each among unit vectors v of one small Krylov space. So each is the most extreme that was found, and
+not the most extreme there is.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class HypothesisRecord:
+    """Pairs of states at one level of a round trip and what the predictor makes of them, for one frame.
+
+    All arrays are in the variables y = x / sqrt(alphas_cumprod) of theory/inversion/schedule.py. e is the predictor
+    that samples, z the state of the inversion at the upper level of the step, w that of the sampling.
+
+    Attributes:
+        label: adapter, number of steps and level, for the report.
+        trip: the label of the round trip that z and w belong to.
+        level: k + 1, the upper level of step k.
+        num_steps: of the round trip.
+        alphas_cumprod: (2,) at the levels k and k + 1.
+        state: (dimension,) z.
+        displacements: (directions, dimension) y - z, in the order of PAIR_DIRECTIONS; a thousandth of the state's norm
+            long.
+        changes: (directions, dimension) e(y) - e(z).
+        error: (dimension,) w - z; zero at the last level.
+        half_error_change: (dimension,) e(z + (w - z) / 2) - e(z), an evaluation that belongs to neither trajectory.
+        increments: (iterations,) ||y^(j+1) - y^(j)|| of the fixed-point iteration y^(j+1) = z_k + h e(y^(j)), from the
+            y^(0) at which the inversion evaluated its predictor, so that y^(1) = z.
+    """
+
+    label: str
+    trip: str
+    level: int
+    num_steps: int
+    alphas_cumprod: np.ndarray
+    state: np.ndarray
+    displacements: np.ndarray
+    changes: np.ndarray
+    error: np.ndarray
+    half_error_change: np.ndarray
+    increments: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PracticeRecord:
+    """Inversion on a fine ladder without guidance and adapter; sampling on a coarse one, guided, the adapter on for some
+    timesteps only.
+
+    Attributes:
+        label: numbers of steps, guidance and window, for the report.
+        guidance_scale: w.
+        fine_alphas_cumprod: (fine steps + 1,) of the inversion's ladder, decreasing.
+        fine_predictions: (fine steps, ...) the eps that the inversion used.
+        alphas_cumprod: (num_steps + 1,) of the sampling's ladder; each value is one of the fine ladder's.
+        states: (num_steps + 1, ...) the inversion's latents at the levels of the sampling.
+        sampling: (num_steps + 1, ...) latents on the way down; sampling[num_steps] = states[num_steps].
+        sampling_predictions: (num_steps, ...) the guided eps of the step from level k + 1 to k.
+        conditional, unconditional: (num_steps, ...) the base network's two predictions at states[k + 1].
+        adapted_conditional, adapted_unconditional: (num_steps, ...) the same with the adapter where it is on, else
+            without.
+        adapter_on: (num_steps,) bool, whether the adapter is on at level k + 1.
+    """
+
+    label: str
+    guidance_scale: float
+    fine_alphas_cumprod: np.ndarray
+    fine_predictions: np.ndarray
+    alphas_cumprod: np.ndarray
+    states: np.ndarray
+    sampling: np.ndarray
+    sampling_predictions: np.ndarray
+    conditional: np.ndarray
+    unconditional: np.ndarray
+    adapted_conditional: np.ndarray
+    adapted_unconditional: np.ndarray
+    adapter_on: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputLayerRecord:
+    """The weights of a network's last layers, conv(SiLU(GroupNorm(.))); see theory/inversion/bounded.py.
+
+    Attributes:
+        label: whose they are, for the report.
+        kernel: (outputs, channels, 3, 3); bias: (outputs,), of the convolution with padding 1.
+        gain, shift: (channels,) of the normalisation.
+        num_groups: of the normalisation.
+        frame_size: (height, width) of a frame, in latent pixels.
+    """
+
+    label: str
+    kernel: np.ndarray
+    bias: np.ndarray
+    gain: np.ndarray
+    shift: np.ndarray
+    num_groups: int
+    frame_size: tuple[int, int]
+
+
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """Everything one run of the editor recorded for the theorems."""
+    """Everything one run of the editor recorded for the theorems.
+
+    Attributes:
+        refined_trips: the round trip of the first frame, adapter off, at other numbers of steps.
+    """
 
     features: tuple[FeatureRecord, ...]
     round_trips: tuple[RoundTripRecord, ...]
     adapters: tuple[AdapterRecord, ...] = ()
     two_layer_trips: tuple[TwoLayerRecord, ...] = ()
+    hypotheses: tuple[HypothesisRecord, ...] = ()
+    practice: tuple[PracticeRecord, ...] = ()
+    output_layers: tuple[OutputLayerRecord, ...] = ()
+    refined_trips: tuple[RoundTripRecord, ...] = ()
     trainings: tuple["TrainingRecord", ...] = ()
 
 

@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from theory.evidence import Evidence, FeatureRecord, RoundTripRecord, TrainingRecord
+from theory.evidence import (
+    Evidence,
+    FeatureRecord,
+    HypothesisRecord,
+    PracticeRecord,
+    RoundTripRecord,
+    TrainingRecord,
+)
 from theory.inversion.schedule import noise_levels
 
 SEED = 20
@@ -25,10 +32,12 @@ def white_noise_trip(record: RoundTripRecord, rng: np.random.Generator) -> Round
     """A round trip whose every prediction is white noise of the same strength, and whose states follow from it by the DDIM step.
 
     With y = x / sqrt(abar) and h_k = sigma_{k+1} - sigma_k: y_{k+1} = y_k + h_k e^_k on the way up, w_k = w_{k+1} - h_k e_k on the way down.
+    The way up is one noise for all records, so that trips which share an inversion still do.
     """
     roots = np.sqrt(np.asarray(record.alphas_cumprod, dtype=np.float64)).reshape(-1, *[1] * (record.inversion.ndim - 1))
     steps = np.diff(noise_levels(record.alphas_cumprod))
-    up, down = (_noise_like(values, rng) for values in (record.inversion_predictions, record.sampling_predictions))
+    up = _noise_like(record.inversion_predictions, np.random.default_rng(SEED))
+    down = _noise_like(record.sampling_predictions, rng)
     inversion = [record.inversion[0] / roots[0]]
     for step, prediction in zip(steps, up, strict=True):
         inversion.append(inversion[-1] + step * prediction)
@@ -57,6 +66,48 @@ def white_noise_training(record: TrainingRecord, rng: np.random.Generator) -> Tr
     return dataclasses.replace(record, features=tuple(noise(values) for values in record.features))
 
 
+def white_noise_pairs(record: HypothesisRecord, rng: np.random.Generator) -> HypothesisRecord:
+    """Pairs of states at which the predictor's change is white noise of the same strength."""
+    return dataclasses.replace(
+        record,
+        changes=_noise_like(record.changes, rng),
+        half_error_change=_noise_like(record.half_error_change[None], rng)[0],
+    )
+
+
+def white_noise_practice(record: PracticeRecord, rng: np.random.Generator) -> PracticeRecord:
+    """The practice of the released tools with every prediction white noise, on the states that the noise leads to.
+
+    Where the adapter is off its predictions are the base network's, in noise as well.
+    """
+    fine_roots, roots = (
+        np.sqrt(np.asarray(values, dtype=np.float64)).reshape(-1, *[1] * (record.states.ndim - 1))
+        for values in (record.fine_alphas_cumprod, record.alphas_cumprod)
+    )
+    fine_steps, steps = np.diff(noise_levels(record.fine_alphas_cumprod)), np.diff(noise_levels(record.alphas_cumprod))
+    fine, used, conditional, unconditional = (
+        _noise_like(values, rng)
+        for values in (record.fine_predictions, record.sampling_predictions, record.conditional, record.unconditional)
+    )
+    rises = fine_steps.reshape(-1, *[1] * (fine.ndim - 1)) * fine
+    path = np.concatenate([record.states[:1] / roots[0], record.states[0] / roots[0] + np.cumsum(rises, axis=0)])
+    states = path[np.searchsorted(-fine_roots.ravel(), -roots.ravel())]
+    falls = steps.reshape(-1, *[1] * (used.ndim - 1)) * used
+    sampling = np.concatenate([states[-1] - np.cumsum(falls[::-1], axis=0)[::-1], states[-1:]])
+    on = record.adapter_on.reshape(-1, *[1] * (used.ndim - 1))
+    return dataclasses.replace(
+        record,
+        fine_predictions=fine,
+        states=states * roots,
+        sampling=sampling * roots,
+        sampling_predictions=used,
+        conditional=conditional,
+        unconditional=unconditional,
+        adapted_conditional=np.where(on, _noise_like(record.adapted_conditional, rng), conditional),
+        adapted_unconditional=np.where(on, _noise_like(record.adapted_unconditional, rng), unconditional),
+    )
+
+
 def white_noise(evidence: Evidence) -> Evidence:
     """Every prediction and every feature replaced by white noise of its strength; round trips stay consistent."""
     rng = np.random.default_rng(SEED)
@@ -65,6 +116,9 @@ def white_noise(evidence: Evidence) -> Evidence:
         features=tuple(dataclasses.replace(record, values=_noise_like(record.values, rng)) for record in evidence.features),
         round_trips=tuple(white_noise_trip(record, rng) for record in evidence.round_trips),
         trainings=tuple(white_noise_training(record, rng) for record in evidence.trainings),
+        hypotheses=tuple(white_noise_pairs(record, rng) for record in evidence.hypotheses),
+        practice=tuple(white_noise_practice(record, rng) for record in evidence.practice),
+        refined_trips=tuple(white_noise_trip(record, rng) for record in evidence.refined_trips),
     )
 
 
@@ -100,11 +154,13 @@ def permuted_frames(evidence: Evidence) -> Evidence:
 
 
 def another_layer(evidence: Evidence) -> Evidence:
-    """Each feature record under the label of the next one, so that every layer and level holds another one's features.
+    """Each feature record, and each level's pairs of states, under the label of the next one: every layer and level holds another one's.
 
     Of a training run each layer gets the next one's features after the first step, and keeps its own before it.
     """
     values = [record.values for record in evidence.features]
+    pairs = [(record.displacements, record.changes, record.half_error_change) for record in evidence.hypotheses]
+    shifted = [pairs[(index + 1) % len(pairs)] for index in range(len(pairs))]
 
     def next_of_its_shape(features: tuple[np.ndarray, ...], index: int) -> np.ndarray:
         later = (*features[index + 1 :], *features[: index + 1])
@@ -122,13 +178,17 @@ def another_layer(evidence: Evidence) -> Evidence:
             dataclasses.replace(record, values=values[(index + 1) % len(values)]) for index, record in enumerate(evidence.features)
         ),
         trainings=tuple(training(record) for record in evidence.trainings),
+        hypotheses=tuple(
+            dataclasses.replace(record, displacements=displacements, changes=changes, half_error_change=half)
+            for record, (displacements, changes, half) in zip(evidence.hypotheses, shifted, strict=True)
+        ),
     )
 
 
 SCRAMBLES: Mapping[str, Callable[[Evidence], Evidence]] = {
     "white noise for predictions and features": white_noise,
     "frames permuted": permuted_frames,
-    "features of another layer": another_layer,
+    "features of another layer, pairs of another level": another_layer,
 }
 """Name -> evidence that is wrong in that way."""
 

@@ -31,6 +31,13 @@ from experiments.editor.inversion import (
     noise_ladder,
     sample_latents,
 )
+from experiments.editor.inversion_evidence import (
+    hypothesis_records,
+    inversion_arrays,
+    output_layer_records,
+    practice_records,
+    refined_records,
+)
 from experiments.editor.objective import train_adapter
 from experiments.editor.training_record import number_of_runs, record_trainings, training_arrays, training_records
 from experiments.editor.two_layer import FRAME_SIZE, load_two_layer, two_layer_latents
@@ -254,6 +261,7 @@ def gather(
     num_steps: int = 50,
     num_levels: int = 3,
     layers: str | Sequence[str] | None = None,
+    pairs_everywhere: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Features along the inversion and three round trips of a clip.
@@ -264,7 +272,8 @@ def gather(
         clip_frames: (frames, height, width, 3) floating in [0, 1].
         num_levels: at how many levels features are taken, spread evenly from level 1 to level num_steps.
         layers: self-attentions, see `capture.select_layers`; None means all of the up blocks.
-        progress: called with (steps and evaluations done, in all).
+        pairs_everywhere: seek pairs of states at all levels of all round trips, not of the one without adapter alone.
+        progress: called with (steps and evaluations done, in all), of the round trips and the features.
 
     Returns:
         Arrays, float64 but for the timesteps (N = num_steps, x = frames, channels, height, width of the latents):
@@ -287,6 +296,7 @@ def gather(
                                                         fields of RoundTripRecord and TwoLayerRecord
 
         "training/<number>/<kind>/.."                   steps of descent on the adapter, see training_record.py
+        and what `inversion_evidence.inversion_arrays` records of the first frame.
 
         <name> is "off", "on" (the adapter on both sides) or "sampling_only" (inversion without, sampling with it).
 
@@ -341,6 +351,15 @@ def gather(
     arrays |= _adapter_arrays(editor, trips["on"].inversion[1], int(timesteps[1]), prompt, layers)
     names, middle = select_layers(editor.pipeline.unet, layers), int(timesteps[(num_steps + 1) // 2])
     arrays |= training_arrays(record_trainings(editor, latents, middle, prompt, names, steps=TRAINING_STEPS, progress=step))
+    arrays |= inversion_arrays(
+        editor,
+        latents,
+        prompt,
+        trips,
+        {name: sampling for name, (_, sampling) in ROUND_TRIPS.items()},
+        record_trip=record_round_trip,
+        pairs_everywhere=pairs_everywhere,
+    )
     for name, trip in trips.items():
         arrays |= _trip_arrays(f"round_trip/{name}", trip)
     certified = record_two_layer(clip_frames[:TWO_LAYER_FRAMES], ladder, "two-layer")
@@ -379,6 +398,10 @@ def to_evidence(arrays: Mapping[str, np.ndarray]) -> Evidence:
         adapters=tuple(_adapter_records(arrays)),
         two_layer_trips=(two_layer,),
         trainings=training_records(arrays),
+        hypotheses=tuple(hypothesis_records(arrays, _LABELS)),
+        practice=practice_records(arrays),
+        output_layers=output_layer_records(arrays),
+        refined_trips=refined_records(arrays),
     )
 
 

@@ -21,6 +21,7 @@ NAMES = (
     "descent",
     "adapter_descent",
     "round_trip",
+    "hypotheses",
     "attribution",
     "reconstruction",
     "certified",

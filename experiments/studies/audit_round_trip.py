@@ -17,7 +17,7 @@ def draw(data: Data) -> Figure:
     trips_axes, fixed_axes = (figure.add_subplot(cell) for cell in bottom.subgridspec(1, 2))
     contributions = np.asarray(data["contributions"])
     places = np.arange(1, len(contributions) + 1)
-    steps_axes.bar(places, contributions, color=ORANGE, width=0.8, label="share of the bound")
+    steps_axes.bar(places, contributions, color=ORANGE, width=0.8, label="share of the sum of grown defects")
     steps_axes.axhline(data["error"], color=BLUE, linewidth=1.4, label="measured error of the whole round trip")
     steps_axes.set_yscale("log")
     positive = contributions[contributions > 0]
@@ -39,7 +39,7 @@ def draw(data: Data) -> Figure:
         color="white",
         edgecolor=BOUND,
         hatch="///",
-        label="certified bound",
+        label="its defects, grown as the path grew them",
     )
     trips_axes.set_yscale("log")
     values = [trip[name] for trip in data["trips"] for name in ("error", "bound") if trip[name] > 0] or [1.0]
@@ -48,7 +48,7 @@ def draw(data: Data) -> Figure:
     trips_axes.set_xlim(-0.8, max(len(places), 2) - 0.2)
     trips_axes.set_xticks(places, [trip["name"] for trip in data["trips"]])
     trips_axes.set_ylabel("relative error of the latents")
-    trips_axes.set_title("error and bound")
+    trips_axes.set_title("error and what it is the sum of")
     trips_axes.grid(axis="x", visible=False)
     trips_axes.legend(loc="upper center", ncols=2, fontsize=8.5)
 

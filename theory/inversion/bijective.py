@@ -17,7 +17,7 @@ Hypotheses.
     H1  The predictor is an exact score: e = -sigma grad log p_sigma of some data.
     H2  0 < sigma_s < sigma_t.
 
-**Tight**: attained by data that are one point.
+**Attained** by data that are one point.
 
 In the paper: not there. Proof: paper_notes.md, section C3.bijective.
 """
@@ -32,6 +32,7 @@ import numpy as np
 from theory.claim import (
     Claim,
     Comparison,
+    Expected,
     Hypothesis,
     Instance,
     Origin,
@@ -44,7 +45,7 @@ from theory.claim import (
     Verdict,
 )
 from theory.evidence import Evidence
-from theory.inversion import instances
+from theory.inversion import instances, recorded
 from theory.inversion.predictors import NoisePredictor, mixture_predictor
 from theory.inversion.schedule import check_noise_levels, noise_levels
 from theory.rounding import relative_budget
@@ -139,7 +140,7 @@ def measure(instance: Instance):
     return instances.norms(instance["move"])
 
 
-def _bound(instance: Instance, power: float = 1.0):
+def _bound(instance: Instance, factor=lambda lower, upper: upper / lower):
     first = instance["state"]
     second = first + instance["move"]
     moved = instances.norms(_step_down(instance, first) - _step_down(instance, second))
@@ -147,7 +148,7 @@ def _bound(instance: Instance, power: float = 1.0):
     operands = instances.norms(first) + instances.norms(second) + jnp.max(instances.norms(instance["means"]))
     exponents = 1 + operands**2 / (instance["std"] ** 2 + instance["sigma_to"] ** 2)
     rounding = relative_budget(instances.OPERATIONS_PER_STEP) * operands * exponents
-    return (moved + rounding) * (instance["sigma_to"] / instance["sigma_from"]) ** power
+    return (moved + rounding) * factor(instance["sigma_from"], instance["sigma_to"])
 
 
 def _draw(key: jax.Array, *, components: int) -> Parameters:
@@ -204,6 +205,21 @@ def witness(*, components: int) -> Instance:
     }
 
 
+def witness_parameters(*, components: int) -> Parameters:
+    """Parameters from which the family makes the witness."""
+    instance = witness(components=components)
+    ratio = instance["sigma_to"] / instance["sigma_from"]
+    return {
+        "log_sigma": instances.bounded_log(instance["sigma_to"], 2.0),
+        "log_ratio": instances.bounded_log(ratio - 1, 2.0),
+        "means": instance["means"],
+        "log_weights": instance["log_weights"],
+        "std": jnp.asarray(0.0),
+        "state": instance["state"],
+        "move": instance["move"] - jnp.asarray([1e-3, 0.0]),
+    }
+
+
 def _broken(label: str, **changes: Any) -> Outcome:
     size = SIZES[0]
     return PROBLEM.outcome(
@@ -221,7 +237,7 @@ def _step_to_more_noise() -> Outcome:
     return _broken("a step to a higher noise level", sigma_from=4.0, std=1.0)
 
 
-def _reality(evidence: Evidence) -> Sequence[Outcome]:
+def _with_exact_score(evidence: Evidence) -> Sequence[Outcome]:
     """Every step of the real schedule, between the real network's two states of its upper level, with the exact
     predictor of data that are the clip's own frames: a network is no exact score, its trajectories are real."""
     outcomes = []
@@ -256,6 +272,11 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return outcomes
 
 
+@recorded.at_every_level
+def _squeezed_pairs(record, found, trip):
+    return found.ratio, found.squeezed
+
+
 CLAIM = Claim(
     id="C3.bijective",
     title="Every sampling step of an exact score has an inverse",
@@ -275,23 +296,53 @@ CLAIM = Claim(
     verdict=Verdict.PROVED,
     tightness=Tightness.ATTAINED,
     origin="not in the paper",
+    measured_in_words="distance of two states before a sampling step, in the variables y = x / sqrt(alphas_cumprod)",
+    bound_in_words=(
+        "their distance after it, times the ratio of the upper noise level to the lower, in the same variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
     necessity={"H1": _scaled_score, "H2": _step_to_more_noise},
     planted={
-        "the root of the ratio of noise levels": lambda instance: _bound(instance, power=0.5),
-        "no amplification": lambda instance: _bound(instance, power=0.0),
+        "the root of the ratio of noise levels": lambda instance: _bound(
+            instance, lambda lower, upper: (upper / lower) ** 0.5
+        ),
+        "no amplification": lambda instance: _bound(instance, lambda lower, upper: 1.0),
+        "1 + h for 1 + h / sigma_s": lambda instance: _bound(instance, lambda lower, upper: 1 + upper - lower),
+        "the ratio of the latents' scales": lambda instance: _bound(
+            instance, lambda lower, upper: jnp.sqrt((1 + upper**2) / (1 + lower**2))
+        ),
     },
-    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "A sampling step of the network keeps of the distance of two recorded states, a thousandth of the "
+                "state's norm apart, at least the share that every exact score keeps: sigma_s / sigma_t against what "
+                "is kept"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_squeezed_pairs,
+            expected=Expected.VIOLATED,
+            because=(
+                "the network squeezes some pairs of states more than any exact score can: so it is the exact score of "
+                "no data there, its step need not have an inverse, and an inverse, where it exists, may magnify an "
+                "error by more than sigma_t / sigma_s"
+            ),
+        ),
+        Comparison(
+            question=(
+                "The network's states of both trajectories, stepped down with the exact score of the clip's own "
+                "frames as data: distance before the step against distance after it times sigma_t / sigma_s"
+            ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,
-            compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+            compare=_with_exact_score,
+            because="the theorem, since the predictor is an exact score",
         ),
     ),
+    lemmas=("Tweedie's formula", "a strongly convex function attains its minimum"),
     floor=0.999,
     floor_reason=(
         "attained by data that are one point; the ascent has to pull the clusters together and their width to 0"

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import theory  # noqa: F401  switches JAX to 64 bits
+from theory import ladder
+from theory.claim import Tells
 from theory.evidence import Evidence, RoundTripRecord
 from theory.inversion.ddim import Convention, round_trip
 from theory.inversion.predictors import at_levels, mixture_predictor
@@ -38,3 +40,19 @@ def record_mixture(convention: Convention = Convention.T, num_steps: int = 12) -
 @pytest.fixture(scope="session")
 def recorded() -> Evidence:
     return Evidence(features=(), round_trips=(record_mixture(Convention.T), record_mixture(Convention.S)))
+
+
+@pytest.fixture(scope="session")
+def untested_reality():
+    """The last rung without its tests, which need pairs of states of a network: what holds for any recorded trip."""
+
+    def run(claim, evidence) -> ladder.RungResult:
+        outcomes, failures = [], []
+        for comparison in claim.reality:
+            if comparison.tells is not Tells.TEST:
+                found = comparison.outcomes(evidence)
+                outcomes += found
+                failures += [outcome.label for outcome in comparison.failures(found)]
+        return ladder.RungResult(ladder.Rung.REALITY, not failures, tuple(outcomes), tuple(failures))
+
+    return run

@@ -47,7 +47,7 @@ from theory.claim import (
     Verdict,
 )
 from theory.evidence import Evidence
-from theory.inversion import instances
+from theory.inversion import instances, recorded
 from theory.inversion.ddim import Convention
 from theory.inversion.schedule import noise_levels
 from theory.rounding import relative_budget
@@ -55,6 +55,7 @@ from theory.rounding import relative_budget
 SIZES: tuple[Size, ...] = ((("num_steps", 1),), (("num_steps", 5),))
 DIMENSION = 3
 
+NO_CLIPPING = 1e300
 STEP_OPERATIONS = 128
 """Roundings of one step, in units of its result.
 
@@ -77,16 +78,19 @@ def scheduler_step(state, prediction, alphas_cumprod_from, alphas_cumprod_to, cl
     return alphas_cumprod_to**0.5 * clean.clip(-clip_range, clip_range) + (1 - alphas_cumprod_to) ** 0.5 * prediction
 
 
-def gaussian_step(state, mean, variances, sigma_from, sigma_to, convention: Convention = Convention.T):
+def gaussian_step(
+    state, mean, variances, sigma_from, sigma_to, convention: Convention = Convention.T, power: float = 0.5
+):
     """The closed form of one inversion step on data N(mean, diag(variances)), in the variables y.
 
     Args:
         state, mean, variances: (dimension,) y_k, mu and lambda.
         sigma_from, sigma_to: sigma_k and sigma_{k+1}.
         convention: T is the statement; S and Y are what it is not.
+        power: of the ratio of the scales under T; other than 1/2 only to plant an error.
     """
     level = sigma_from if convention == Convention.S else sigma_to
-    ratio = ((1 + sigma_to**2) / (1 + sigma_from**2)) ** 0.5 if convention == Convention.T else 1.0
+    ratio = ((1 + sigma_to**2) / (1 + sigma_from**2)) ** power if convention == Convention.T else 1.0
     return state + (sigma_to - sigma_from) * level / (variances + level**2) * (ratio * state - mean)
 
 
@@ -113,14 +117,14 @@ def _scheduled(instance: Instance):
     return instances.norms(latent)
 
 
-def _closed_form(instance: Instance, convention: Convention = Convention.T):
+def _closed_form(instance: Instance, convention: Convention = Convention.T, power: float = 0.5):
     """||x_N|| by the closed form."""
     abar = instance["alphas_cumprod"]
     sigmas = ((1 - abar) / abar) ** 0.5
     state = instance["start"]
     for step in range(abar.shape[0] - 1):
         state = gaussian_step(
-            state, instance["mean"], instance["variances"], sigmas[step], sigmas[step + 1], convention
+            state, instance["mean"], instance["variances"], sigmas[step], sigmas[step + 1], convention, power
         )
     return abar[-1] ** 0.5 * instances.norms(state)
 
@@ -149,7 +153,7 @@ def _instance(parameters: Parameters, *, num_steps: int) -> Instance:
         "mean": -start * jnp.sin(parameters["mean"]) ** 2,
         "variances": instances.bounded_exp(2 * parameters["log_std"], 4.0),
         "predicts_velocity": jnp.asarray(False),
-        "clip_range": jnp.asarray(jnp.inf),
+        "clip_range": jnp.asarray(NO_CLIPPING),
     }
 
 
@@ -174,7 +178,19 @@ def witness(*, num_steps: int) -> Instance:
         "mean": jnp.zeros(DIMENSION),
         "variances": jnp.asarray([0.25, 1.0, 4.0]),
         "predicts_velocity": jnp.asarray(False),
-        "clip_range": jnp.asarray(jnp.inf),
+        "clip_range": jnp.asarray(NO_CLIPPING),
+    }
+
+
+def witness_parameters(*, num_steps: int) -> Parameters:
+    """Parameters from which the family makes the witness."""
+    instance = witness(num_steps=num_steps)
+    return {
+        "first_level": jnp.asarray(0.0),
+        "increments": instances.bounded_log(jnp.full(num_steps, 0.5), 2.0),
+        "start": instance["start"],
+        "mean": jnp.zeros(DIMENSION),
+        "log_std": instances.bounded_log(instance["variances"], 4.0) / 2,
     }
 
 
@@ -219,7 +235,7 @@ def _clipped() -> Outcome:
     )
 
 
-def _reality(evidence: Evidence) -> Sequence[Outcome]:
+def _scheduler_steps(evidence: Evidence) -> Sequence[Outcome]:
     """Each recorded step of either scheduler against the closed form, to the rounding of its own operands."""
     outcomes = []
     for record in evidence.round_trips:
@@ -254,6 +270,16 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return outcomes
 
 
+@recorded.at_every_level
+def _same_timestep(record, found, trip):
+    if "sampling only" in record.trip:  # there the two evaluations are by two networks
+        return None
+    lower, upper = trip.sigmas[found.step], trip.sigmas[found.step + 1]
+    seen = np.sqrt((1 + upper**2) / (1 + lower**2)) * trip.inversion[found.step]
+    change = np.linalg.norm(trip.defects[found.step])
+    return change / np.linalg.norm(trip.inversion[found.step + 1] - seen), found.steepest
+
+
 CLAIM = Claim(
     id="C3.convention",
     title="diffusers' inverse DDIM step in closed form",
@@ -275,22 +301,40 @@ CLAIM = Claim(
     verdict=Verdict.PROVED,
     tightness=Tightness.IDENTITY,
     origin="the inversion procedure of claim C3, as diffusers implements it",
+    measured_in_words="norm of the latent after the scheduler's steps, evaluated in the order of its own operations",
+    bound_in_words="norm of the latent by the closed form",
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
     necessity={"H2": _evaluated_below, "H3": _velocity, "H4": _clipped},
     definitional={"H1": "outside (0, 1] there is no noise level, and levels that do not increase make no inversion"},
     planted={
         "convention S": lambda instance: _closed_form(instance, Convention.S),
         "convention Y": lambda instance: _closed_form(instance, Convention.Y),
+        "the ratio of the scales turned over": lambda instance: _closed_form(instance, power=-0.5),
+        "the fourth root for the root": lambda instance: _closed_form(instance, power=0.25),
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "Under convention T a defect is the predictor's change between two states at ONE timestep: the defect "
+                "over their distance, first frame, against the steepest pair of states sought at that timestep"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_same_timestep,
+        ),
+        Comparison(
+            question=(
+                "Every recorded step of diffusers' two schedulers against an Euler step with the recorded prediction, "
+                "to rounding"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
-            compare=_reality,
+            compare=_scheduler_steps,
         ),
     ),
+    lemmas=("Tweedie's formula",),
     floor=1 - 1e-9,
     floor_reason="both sides are one number; what is left below 1 is rounding",
 )

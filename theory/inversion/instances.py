@@ -37,6 +37,46 @@ def bounded_exp(parameters: jax.Array, limit: float) -> jax.Array:
     return jnp.exp(limit * jnp.tanh(parameters / limit))
 
 
+def bounded_log(values: jax.Array, limit: float) -> jax.Array:
+    """The parameters that `bounded_exp` maps to these values, which must lie between exp(-limit) and exp(limit)."""
+    return limit * jnp.arctanh(jnp.log(values) / limit)
+
+
+def level_parameters(sigmas: jax.Array) -> Parameters:
+    """The parameters that `increasing_levels` maps to these levels, by the names under which the families draw them."""
+    return {"first_level": jnp.sqrt(sigmas[0]), "increments": bounded_log(jnp.diff(sigmas), 2.0)}
+
+
+def convention_parameter(chosen: Convention) -> jax.Array:
+    """A parameter that `convention` maps to this one."""
+    return jnp.asarray({Convention.S: -1.0, Convention.T: 0.0, Convention.Y: 1.0}[chosen])
+
+
+def table_parameters(table: Instance) -> Parameters:
+    """The parameters that `tables` maps to this predictor, whose matrices must be rotations."""
+
+    def angles(matrices: jax.Array) -> jax.Array:
+        return jnp.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]) - jnp.pi
+
+    return {
+        "log_lipschitz": bounded_log(table["lipschitz"], 2.0),
+        "blend": jnp.arccos(jnp.sqrt(table["blend"])),
+        "angles": jnp.stack([angles(table["linear"]), angles(table["inner"])], axis=1),
+        "shift": table["shift"],
+        "offset": table["offset"],
+    }
+
+
+def parameters_of(instance: Instance, chosen: Convention) -> Parameters:
+    """The parameters from which `instance` makes this one."""
+    return {
+        **level_parameters(instance["sigmas"]),
+        "start": instance["start"],
+        "convention": convention_parameter(chosen),
+        "tables": table_parameters(instance),
+    }
+
+
 def rotations(angles: jax.Array) -> jax.Array:
     """(..,) angles to (.., 2, 2) rotations."""
     cosines, sines = jnp.cos(angles), jnp.sin(angles)

@@ -16,7 +16,7 @@ Hypotheses.
     H3  The noise levels increase from the data to the noise.
     H4  Sampling starts where the inversion ended.
 
-**Tight**: attained by N(mu, I / m) from every start under convention S, where d_k = h_k^2 (z_k - mu) / (m v_k v_{k+1}),
+**Attained** by N(mu, I / m) from every start under convention S, where d_k = h_k^2 (z_k - mu) / (m v_k v_{k+1}),
 v_k = 1 / m + sigma_k^2, point one way and every step contracts by exactly rho_k. For m -> 0 the sum of the defects
 itself is approached.
 
@@ -45,10 +45,10 @@ from theory.claim import (
     Verdict,
 )
 from theory.evidence import Evidence, RoundTripRecord
-from theory.inversion import instances
+from theory.inversion import instances, recorded
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
+from theory.inversion.growth import round_trip_bound
 from theory.inversion.predictors import at_levels, paired_predictor
-from theory.inversion.round_trip import round_trip_bound
 from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, noise_levels
 from theory.rounding import relative_budget
 
@@ -193,6 +193,19 @@ def witness(*, num_steps: int) -> Instance:
     }
 
 
+def witness_parameters(*, num_steps: int) -> Parameters:
+    """Parameters from which the family makes the witness."""
+    instance = witness(num_steps=num_steps)
+    return {
+        **instances.level_parameters(instance["sigmas"]),
+        "start": instance["start"],
+        "convention": instances.convention_parameter(Convention.S),
+        "pairing": jnp.zeros(DIMENSION),
+        "log_std": jnp.zeros(DIMENSION),
+        "angle": jnp.asarray(0.0),
+    }
+
+
 def _broken(label: str, **changes: Any) -> Outcome:
     size = instances.SIZES[1]
     changed = {name: jnp.asarray(value) for name, value in changes.items()}
@@ -239,6 +252,11 @@ def _unsmoothed(instance: Instance):
 def _own_step_too(instance: Instance):
     growth = log_concave_growth(instance["sigmas"], instance["log_concavity"])
     return round_trip_bound(defect_norms(instance) * growth, growth)
+
+
+def _largest_term(instance: Instance):
+    growth = log_concave_growth(instance["sigmas"], instance["log_concavity"])
+    return jnp.max(defect_norms(instance) * jnp.concatenate([jnp.ones(1), jnp.cumprod(growth[:-1])]))
 
 
 def fitted_gaussian(record: RoundTripRecord) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -293,13 +311,30 @@ def fitted_gaussian_outcomes(
     return outcomes
 
 
-def _reality(evidence: Evidence) -> Sequence[Outcome]:
+def _with_fitted_gaussian(evidence: Evidence) -> Sequence[Outcome]:
     """The real clip on the real schedule, with the exact predictor of a Gaussian fitted to its frames."""
 
     def bound(sigmas: np.ndarray, defects: np.ndarray, variances: np.ndarray) -> float:
         return float(round_trip_bound(defects, log_concave_growth(sigmas, float(1 / variances.max()))))
 
     return fitted_gaussian_outcomes(evidence, bound)
+
+
+def _errors_shrink(evidence: Evidence) -> Sequence[Outcome]:
+    outcomes = []
+    for record in evidence.round_trips:
+        trip = recorded.first_frame(record)
+        for step in range(len(trip.sigmas) - 1):
+            growth = recorded.growth_of_error(trip, step)
+            if growth is not None:
+                label = f"{record.label}, level {step + 1}"
+                outcomes.append(Outcome(label, growth, 1.0, recorded.recorded_budget(trip.errors.shape[1])))
+    return outcomes
+
+
+@recorded.at_every_level
+def _pairs_do_not_separate(record, found, trip):
+    return (found.stretched, 1.0) if trip.sigmas[found.step + 1] >= 1 else None
 
 
 CLAIM = Claim(
@@ -323,24 +358,50 @@ CLAIM = Claim(
     verdict=Verdict.REPAIRED,
     tightness=Tightness.ATTAINED,
     origin="not in the paper; repairs claim C3",
+    measured_in_words="norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod)",
+    bound_in_words="one-step defects, each contracted by the steps that it still passes, in the same variables",
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
     necessity={"H1": _two_clusters, "H2": _scaled_score, "H3": _falling_levels, "H4": _other_start},
     planted={
         "1 + m sigma_k^2 for 1 + m sigma_{k+1}^2": _next_level,
         "curvature of the data for that of the smoothed data": _unsmoothed,
         "product over j <= k": _own_step_too,
+        "the largest term for the sum": _largest_term,
     },
-    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "No sampling step of the network grows the recorded error, first frame, as none does with the exact "
+                "score of log-concave data: growth of each step against 1"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_errors_shrink,
+        ),
+        Comparison(
+            question=(
+                "Where the noise level is at least 1, no recorded pair of states is moved apart by a sampling step of "
+                "the network: the largest stretch found against 1"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_pairs_do_not_separate,
+        ),
+        Comparison(
+            question=(
+                "The clip on its schedule with the exact score of a Gaussian fitted to its frames: round-trip error "
+                "against the contracted sum of defects"
+            ),
             origin=Origin.CLIP,
             tells=Tells.IMPLIED,
-            compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+            compare=_with_fitted_gaussian,
+            because="the theorem, since a Gaussian is log-concave and the predictor its exact score",
         ),
     ),
+    relies_on=("C3.any-inversion",),
+    lemmas=("Brascamp-Lieb inequality", "Tweedie's formula"),
     floor=0.999,
     floor_reason=(
         "attained by Gaussian data under convention S only, whose axes the ascent has to make equally wide or align "

@@ -17,8 +17,9 @@ num_train_timesteps steps, where an error is left (`training_levels`).
 Hypotheses.
     H1  The data are N(0, I).
     H2  The inversion is of convention T.
-    H3  The noise levels increase from the data to the noise.
-    H4  Sampling starts where the inversion ended.
+    H3  Sampling starts where the inversion ended.
+
+The product needs no order of the levels; a_k in [0, 1) and the bounds by sums need that they increase.
 
 **Identity**: both sides agree on every instance.
 
@@ -48,7 +49,7 @@ from theory.claim import (
     Verdict,
 )
 from theory.evidence import Evidence
-from theory.inversion import instances
+from theory.inversion import instances, recorded
 from theory.inversion.ddim import Convention, RoundTrip, round_trip
 from theory.inversion.predictors import NoisePredictor, at_levels
 from theory.inversion.schedule import as_vector, check_noise_levels, noise_levels, refuse_first
@@ -245,6 +246,13 @@ def _leading_term(instance: Instance):
     return standard_normal_bound(instance["sigmas"]) * instances.norms(instance["start"])
 
 
+def _lower_sine(instance: Instance):
+    sigmas = instance["sigmas"]
+    lower, upper = sigmas[:-1], sigmas[1:]
+    shares = _step_losses(sigmas, jnp) * (lower / jnp.sqrt(1 + lower**2)) / (upper / jnp.sqrt(1 + upper**2))
+    return -jnp.expm1(jnp.sum(jnp.log1p(-shares))) * instances.norms(instance["start"])
+
+
 def _draw(key: jax.Array, *, num_steps: int) -> Parameters:
     keys = jax.random.split(key, 4)
     return {
@@ -299,6 +307,16 @@ def witness(*, num_steps: int) -> Instance:
     }
 
 
+def witness_parameters(*, num_steps: int) -> Parameters:
+    """Parameters from which the family makes the witness."""
+    return {
+        "first_angle": jnp.asarray(0.0),
+        "increments": jnp.zeros(num_steps),
+        "last_angle": jnp.asarray(jnp.pi / 2),
+        "start": witness(num_steps=num_steps)["start"] - jnp.asarray([1e-3, 0.0]),
+    }
+
+
 def _broken(label: str, **changes: Any) -> Outcome:
     size = SIZES[0]
     return PROBLEM.outcome(
@@ -306,7 +324,7 @@ def _broken(label: str, **changes: Any) -> Outcome:
     )
 
 
-def _reality(evidence: Evidence) -> Sequence[Outcome]:
+def _on_the_standard_normal(evidence: Evidence) -> Sequence[Outcome]:
     """The real clip's latents on the real schedule, with the exact predictor of the standard normal, which is the data
     that a pipeline's latents are scaled to; a network's order is measured, not proved."""
     outcomes = []
@@ -334,6 +352,22 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return outcomes
 
 
+def _refinement(evidence: Evidence) -> Sequence[Outcome]:
+    """The relative error of the first frame at each number of steps against that at the next smaller number."""
+    trips = [*evidence.refined_trips, *evidence.round_trips[:1]]
+    found = []
+    for record in trips:
+        trip = recorded.first_frame(record)
+        found.append(
+            (len(trip.sigmas) - 1, float(np.linalg.norm(trip.errors[0]) / np.linalg.norm(trip.inversion[0])), record)
+        )
+    found.sort(key=lambda entry: entry[0])
+    return [
+        Outcome(f"{fewer} to {more} steps", error, before, recorded.recorded_budget(record.inversion[0, 0].size))
+        for (fewer, before, _), (more, error, record) in zip(found[:-1], found[1:])
+    ]
+
+
 CLAIM = Claim(
     id="C3.order",
     title="Inversion is of second order on the standard normal under diffusers' convention",
@@ -352,35 +386,52 @@ CLAIM = Claim(
         Hypothesis(
             "H2", "The inversion evaluates the lower latent with the timestep of the upper level (convention T)."
         ),
-        Hypothesis("H3", "The noise levels increase from the data to the noise."),
-        Hypothesis("H4", "Sampling starts where the inversion ended."),
+        Hypothesis("H3", "Sampling starts where the inversion ended."),
     ),
     verdict=Verdict.PROVED,
     tightness=Tightness.IDENTITY,
     origin="not in the paper",
+    measured_in_words="norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod)",
+    bound_in_words="norm of the start times 1 minus the product, in the same variables",
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
     necessity={
         "H1": lambda: _broken("data N(0, I / 4)", variance=0.25),
         "H2": lambda: _broken("convention S", convention=int(Convention.S)),
-        "H4": lambda: _broken("sampling starts elsewhere", start_offset=[-1.0, -1.0]),
+        "H3": lambda: _broken("sampling starts elsewhere", start_offset=[-1.0, -1.0]),
     },
-    definitional={"H3": "the product is that of steps up and the same steps down; a ladder that falls has no data end"},
     planted={
-        "half the sum of delta^4": lambda instance: _leading_term(instance)
-        * jnp.max(jnp.diff(jnp.arctan(instance["sigmas"]))),
+        "half the sum of delta^4": lambda instance: (
+            _leading_term(instance) * jnp.max(jnp.diff(jnp.arctan(instance["sigmas"])))
+        ),
         "a third of the sum for a half": lambda instance: _leading_term(instance) * 2 / 3,
+        "the product without its last factor": lambda instance: (
+            _standard_normal_error(instance["sigmas"][:-1], jnp) * instances.norms(instance["start"])
+        ),
+        "the sine of the lower angle": _lower_sine,
     },
-    no_network="Its hypothesis asks for a predictor that is known exactly, and nobody knows that of the UNet.",
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "More steps lower the network's round-trip error, adapter off, first frame, relative to the frame: "
+                "the error at each number of steps against that at the next smaller one"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_refinement,
+        ),
+        Comparison(
+            question=(
+                "The clip's latents on its schedule as if their data were N(0, I): round-trip error against the product"
+            ),
             origin=Origin.CONSTRUCTED,
             tells=Tells.IMPLIED,
-            compare=_reality,
-            because="the theorem, whose hypotheses hold for these numbers by the way they are read off",
+            compare=_on_the_standard_normal,
+            because="the theorem, since the predictor is the exact score of N(0, I)",
         ),
     ),
+    lemmas=("Tweedie's formula",),
     floor=1 - 1e-6,
     floor_reason="both sides are one number; what is left below 1 is rounding, in units of a small error",
 )

@@ -14,8 +14,8 @@ Hypotheses.
     H2  L_k is a Lipschitz constant of e_k on a convex set that holds z_k and w_k, for k = 1, .., N-1.
     H3  Sampling starts where the inversion ended: w_N = z_N.
 
-**Tight**: attained by e_k(y) = -L y + b_k with defects of one direction, for which Groenwall's inequality is an
-equality at every step.
+A corollary of C3.any-inversion, without start error. **Attained** by e_k(y) = -L y + b_k with defects of one direction,
+for which Groenwall's inequality is an equality at every step.
 
 In the paper: claim C3, of which only the wording "remains controlled" is known. Proof: paper_notes.md, section
 C3.round-trip.
@@ -27,88 +27,26 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
-from theory.inversion import instances
+from theory.inversion import instances, recorded
+from theory.inversion.any_inversion import trip_bound
 from theory.inversion.ddim import Convention, RoundTrip, recorded_round_trip
-from theory.inversion.schedule import as_vector, check_noise_levels, is_traced, refuse_first
+from theory.inversion.growth import step_growth
+from theory.inversion.schedule import check_noise_levels
 from theory.rounding import relative_budget
-
-
-def round_trip_bound(defects: Any, growth: Any) -> Any:
-    """The round-trip error that given defects can cause at most.
-
-        sum_k defects[k] prod_{j<k} growth[j]
-
-    Args:
-        defects: (num_steps,) norms ||d_k|| >= 0; k = 0 is the step nearest the data.
-        growth: (num_steps,) factor >= 0 by which sampling step k can enlarge an error, for example 1 + h_k L_{k+1}. The
-            last entry belongs to the first sampling step, which starts without error, and does not enter.
-
-    Returns:
-        A float64 scalar array of the same kind (NumPy, JAX or PyTorch).
-
-    Raises:
-        ValueError: sizes that differ; an entry negative, NaN or infinite; a bound above the largest float.
-
-    Source: paper_notes.md, C3.round-trip.
-    """
-    defects, xp = as_vector("defects", defects)
-    growth, growth_namespace = as_vector("growth", growth)
-    if defects.shape != growth.shape:
-        raise ValueError(
-            f"{defects.shape[0]} defects and {growth.shape[0]} growth factors were given; one of each is needed per "
-            "step"
-        )
-    if growth_namespace is not xp:
-        raise ValueError(
-            f"defects are a {type(defects).__name__}, growth a {type(growth).__name__}; pass arrays of one kind"
-        )
-    if not is_traced(defects, growth):
-        refuse_first("defect", defects, defects < 0, "a norm is at least 0")
-        refuse_first("growth", growth, growth < 0, "a factor is at least 0")
-    with np.errstate(over="ignore", invalid="ignore"):
-        weights = (
-            xp.concat([xp.ones_like(growth[:1]), xp.cumulative_prod(growth[:-1])])
-            if growth.shape[0] > 1
-            else xp.ones_like(growth)
-        )
-        total = xp.sum(defects * weights)
-    if not is_traced(total) and not bool(xp.isfinite(total)):
-        refuse_first(
-            "product of the growth factors",
-            weights,
-            ~xp.isfinite(defects * weights),
-            f"the bound exceeds the largest float {np.finfo(np.float64).max:.3g}: use more local growth factors",
-        )
-        raise ValueError(
-            f"the bound is {float(total)}, above the largest float {np.finfo(np.float64).max:.3g}; rescale the defects"
-        )
-    return total
-
-
-def step_growth(sigmas: Any, lipschitz: Any) -> Any:
-    """1 + h_k L_{k+1}, the growth factors of bound A.
-
-    Args:
-        sigmas: (num_steps + 1,) increasing noise levels.
-        lipschitz: (num_steps + 1,) Lipschitz constant of the predictor at each level, in the variable y; that of level
-            0 does not enter.
-
-    Raises:
-        ValueError: noise levels that do not increase; sizes that differ; a negative constant.
-    """
-    check_noise_levels(sigmas)
-    sigmas, _ = as_vector("noise levels", sigmas)
-    lipschitz, _ = as_vector("Lipschitz constants", lipschitz)
-    if sigmas.shape != lipschitz.shape:
-        raise ValueError(
-            f"{sigmas.shape[0]} noise levels and {lipschitz.shape[0]} Lipschitz constants were given; one per level is "
-            "needed"
-        )
-    if not is_traced(lipschitz):
-        refuse_first("Lipschitz constant", lipschitz, lipschitz < 0, "it must be at least 0", label="level")
-    return 1 + (sigmas[1:] - sigmas[:-1]) * lipschitz[1:]
 
 
 def uniform_bound(largest_rate: float, lipschitz: float, sigma_range: float) -> float:
@@ -155,7 +93,7 @@ def timestep_defect_bounds(sigmas: Any, states: Any, lipschitz: Any) -> np.ndarr
 
 def _bound_of(instance: Instance, growth) -> Any:
     trip = instances.table_round_trip(instance)
-    return round_trip_bound(instances.norms(trip.defects) + instances.table_rounding(trip, instance), growth)
+    return trip_bound(trip, instances.table_rounding(trip, instance), growth)
 
 
 def _bound(instance: Instance):
@@ -229,6 +167,11 @@ def witness(*, num_steps: int) -> Instance:
     return groenwall_instance(num_steps)
 
 
+def witness_parameters(*, num_steps: int) -> Parameters:
+    """Parameters from which the family makes the witness."""
+    return instances.parameters_of(witness(num_steps=num_steps), Convention.S)
+
+
 def _broken(label: str, change) -> Outcome:
     size = instances.SIZES[1]
     return PROBLEM.outcome(change(dict(witness(**dict(size)))), size, label)
@@ -276,6 +219,12 @@ def _no_growth(instance: Instance):
     return _bound_of(instance, jnp.ones(instance["sigmas"].shape[0] - 1))
 
 
+def _largest_term(instance: Instance):
+    trip = instances.table_round_trip(instance)
+    growth = step_growth(instance["sigmas"], instance["lipschitz"])
+    return jnp.max(instances.norms(trip.defects) * jnp.concatenate([jnp.ones(1), jnp.cumprod(growth[:-1])]))
+
+
 def two_point_growth(trip: RoundTrip) -> np.ndarray:
     """1 + h_k L_{k+1} with the least L for which the predictor's two recorded values at level k + 1 are Lipschitz,
     (N,), NumPy."""
@@ -310,30 +259,32 @@ def identity_residuals(trip: RoundTrip) -> np.ndarray:
     return np.linalg.norm(trip.errors[:-1] - (trip.errors[1:] - trip.feedback - trip.defects), axis=1)
 
 
-def _reality(evidence: Evidence) -> Sequence[Outcome]:
+def _recursion(evidence: Evidence) -> Sequence[Outcome]:
+    outcomes = []
+    for record in evidence.round_trips:
+        trip = recorded_round_trip(record)
+        roundings, residuals = recorded_roundings(trip), identity_residuals(trip)
+        step = int(np.argmax(residuals / roundings))
+        budget = relative_budget(instances.operations(num_steps=len(roundings)))
+        outcomes.append(Outcome(f"{record.label}: step {step}", float(residuals[step]), float(roundings[step]), budget))
+    return outcomes
+
+
+def _own_growth(evidence: Evidence) -> Sequence[Outcome]:
     outcomes = []
     for record in evidence.round_trips:
         trip = recorded_round_trip(record)
         roundings = recorded_roundings(trip)
-        residuals = identity_residuals(trip)
-        step = int(np.argmax(residuals / roundings))
+        bound = trip_bound(trip, roundings, two_point_growth(trip))
         budget = relative_budget(instances.operations(num_steps=len(roundings)))
-        defects = np.linalg.norm(trip.defects, axis=1)
-        outcomes += [
-            Outcome(
-                f"{record.label}: identity, step {step}, against rounding",
-                float(residuals[step]),
-                float(roundings[step]),
-                budget,
-            ),
-            Outcome(
-                f"{record.label}: round trip",
-                float(np.linalg.norm(trip.errors[0])),
-                float(round_trip_bound(defects + roundings, two_point_growth(trip))),
-                budget,
-            ),
-        ]
+        outcomes.append(Outcome(record.label, float(np.linalg.norm(trip.errors[0])), float(bound), budget))
     return outcomes
+
+
+@recorded.at_every_level
+def _growth_from_elsewhere(record, found, trip):
+    growth = recorded.growth_of_error(trip, found.step)
+    return None if growth is None else (growth, found.stretched)
 
 
 CLAIM = Claim(
@@ -356,22 +307,51 @@ CLAIM = Claim(
     verdict=Verdict.PROVED,
     tightness=Tightness.ATTAINED,
     origin="claim C3; the paper's bound is not known to us",
+    measured_in_words="norm of the round-trip error in the variables y = x / sqrt(alphas_cumprod)",
+    bound_in_words=(
+        "one-step defects, each times the product of the growth factors 1 + h L that it still passes, in the same "
+        "variables"
+    ),
     problem=PROBLEM,
     witnesses=witness,
+    witness_parameters=witness_parameters,
     necessity={"H1": _falling_levels, "H2": _understated_constant, "H3": _other_start},
     planted={
         "product over j < k - 1": _shifted_product,
         "L_j for L_{j+1}": _lower_level_constant,
         "no growth": _no_growth,
+        "the largest term for the sum": _largest_term,
     },
     reality=(
         Comparison(
-            question="the claim's inequality",
+            question=(
+                "Growth of the recorded error in a sampling step, first frame, against the largest stretch of pairs "
+                "of states that were sought elsewhere, a thousandth of the state's norm away from the inversion"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.TEST,
+            compare=_growth_from_elsewhere,
+        ),
+        Comparison(
+            question=(
+                "The exact recursion of the error along the recorded trip: what is left of it, against the rounding "
+                "of its operands"
+            ),
             origin=Origin.NETWORK,
             tells=Tells.IDENTITY,
-            compare=_reality,
+            compare=_recursion,
+        ),
+        Comparison(
+            question=(
+                "Round-trip error of all frames, against the bound with the growth read off the same two trajectories"
+            ),
+            origin=Origin.NETWORK,
+            tells=Tells.IDENTITY,
+            compare=_own_growth,
         ),
     ),
+    relies_on=("C3.any-inversion",),
+    lemmas=("discrete Groenwall inequality",),
     floor=0.999,
     floor_reason=(
         "attained where defects of all steps point one way and the predictor is -L y + b_k; ascent turns them there "

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory import ladder
 from theory.inversion import damped_contraction, inverse_lipschitz
 from theory.inversion.bijective import CLAIM, damped_step, damping_limit, guided_pair
 from theory.inversion.fixed_point import iterates
@@ -84,6 +83,6 @@ def test_bad_input(call, message):
         call()
 
 
-def test_recorded_clips_pass(recorded):
-    result = ladder.run_reality(CLAIM, recorded)
+def test_recorded_clips_pass(recorded, untested_reality):
+    result = untested_reality(CLAIM, recorded)
     assert result.passed, result.failures

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory import ladder
 from theory.inversion import guided_defects
 from theory.inversion.ddim import Convention, round_trip
 from theory.inversion.guidance import CLAIM, gaussian_guidance_amplification
@@ -70,6 +69,6 @@ def test_bad_input(call, message):
         call()
 
 
-def test_recorded_clips_pass(recorded):
-    result = ladder.run_reality(CLAIM, recorded)
+def test_recorded_clips_pass(recorded, untested_reality):
+    result = untested_reality(CLAIM, recorded)
     assert result.passed, result.failures

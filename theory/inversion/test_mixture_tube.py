@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory import ladder
 from theory.inversion import euler_growth, mixture_tube_bound, tube_bound
 from theory.inversion.ddim import Convention, round_trip
 from theory.inversion.mixture_tube import CLAIM, jacobian_curvature, largest_third_moment, posterior_spread
@@ -115,6 +114,6 @@ def test_bad_input(arguments, message):
         mixture_tube_bound(*arguments)
 
 
-def test_recorded_clips_pass(recorded):
-    result = ladder.run_reality(CLAIM, recorded)
+def test_recorded_clips_pass(recorded, untested_reality):
+    result = untested_reality(CLAIM, recorded)
     assert result.passed, result.failures

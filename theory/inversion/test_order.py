@@ -1,17 +1,20 @@
 """Orders of convergence: the closed form and its limit, measured slopes with intervals, the grid's floor, bad input."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory import ladder
 from theory.inversion.ddim import Convention
 from theory.inversion.order import (
     CLAIM,
+    _standard_normal_error,
     convergence,
+    measure,
     order_of_convergence,
     standard_normal_bound,
     standard_normal_factor,
     training_levels,
+    witness,
 )
 from theory.inversion.predictors import gaussian_predictor, mixture_predictor
 from theory.rounding import relative_budget
@@ -22,9 +25,7 @@ COUNTS = (50, 100, 250, 500, 999)
 def test_factor_by_hand():
     """One step from theta = 0 to pi / 4: 1 - (1 - cos) sin sin / 1."""
     cosine = sine = 0.5**0.5
-    np.testing.assert_allclose(
-        standard_normal_factor([0.0, 1.0]), 1 - (1 - cosine) * sine**2, rtol=relative_budget(40)
-    )
+    np.testing.assert_allclose(standard_normal_factor([0.0, 1.0]), 1 - (1 - cosine) * sine**2, rtol=relative_budget(40))
     np.testing.assert_allclose(standard_normal_bound([0.0, 1.0]), (np.pi / 4) ** 3 * sine / 2, rtol=relative_budget(40))
 
 
@@ -105,6 +106,14 @@ def test_bad_input(call, message):
         call()
 
 
-def test_recorded_clips_pass(recorded):
-    result = ladder.run_reality(CLAIM, recorded)
+def test_the_product_needs_no_order_of_the_levels():
+    """On shuffled levels, where some a_k are negative, the identity holds all the same."""
+    levels = jnp.asarray(np.random.default_rng(0).permutation(np.linspace(0.1, 3.0, 9)))
+    instance = dict(witness(num_steps=8)) | {"sigmas": levels}
+    error = abs(float(_standard_normal_error(levels, jnp)))
+    assert float(measure(instance)) == pytest.approx(error, rel=1e-10)
+
+
+def test_recorded_clips_pass(recorded, untested_reality):
+    result = untested_reality(CLAIM, recorded)
     assert result.passed, result.failures

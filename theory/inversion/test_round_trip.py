@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from theory import ladder
 from theory.inversion import round_trip_bound
 from theory.inversion.ddim import Convention, recorded_round_trip, round_trip
 from theory.inversion.instances import table_round_trip
@@ -170,17 +169,17 @@ def test_second_order_for_the_standard_normal_under_t():
     assert 1.9 < errors[Convention.S, 100] / errors[Convention.S, 200] < 2.1
 
 
-def test_recorded_round_trips_pass(recorded):
-    result = ladder.run_reality(CLAIM, recorded)
+def test_recorded_round_trips_pass(recorded, untested_reality):
+    result = untested_reality(CLAIM, recorded)
     assert result.passed, result.failures
     assert len(result.outcomes) == 2 * len(recorded.round_trips)
 
 
 @pytest.mark.parametrize("field", ["inversion_predictions", "sampling_predictions", "sampling"])
-def test_a_record_in_the_wrong_order_is_rejected(recorded, field):
+def test_a_record_in_the_wrong_order_is_rejected(recorded, field, untested_reality):
     """Power of the reality rung: arrays ordered from noise to data break the identity."""
     record = recorded.round_trips[0]
     wrong = dataclasses.replace(record, **{field: getattr(record, field)[::-1]})
     trip = recorded_round_trip(wrong)
     assert not (identity_residuals(trip) <= recorded_roundings(trip)).all()
-    assert not ladder.run_reality(CLAIM, dataclasses.replace(recorded, round_trips=(wrong,))).passed
+    assert not untested_reality(CLAIM, dataclasses.replace(recorded, round_trips=(wrong,))).passed

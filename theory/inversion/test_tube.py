@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from theory import ladder
 from theory.inversion import round_trip_bound, tube_bound
 from theory.inversion.ddim import Convention, round_trip
 from theory.inversion.predictors import at_levels, gaussian_predictor
@@ -41,9 +40,7 @@ def test_exact_on_gaussian_data_in_one_dimension():
     """M = 0, and under S all defects point one way: the radius is the error at every level, and g < 1 throughout."""
     sigmas = np.linspace(0.1, 3.0, 11)
     levels = jnp.asarray(sigmas)
-    trip = round_trip(
-        at_levels(gaussian_predictor([0.5], [[0.25]]), levels), levels, jnp.asarray([1.5]), Convention.S
-    )
+    trip = round_trip(at_levels(gaussian_predictor([0.5], [[0.25]]), levels), levels, jnp.asarray([1.5]), Convention.S)
     jacobians = (sigmas[1:] / (0.25 + sigmas[1:] ** 2))[:, None, None]
     growth = euler_growth(sigmas, jacobians)
     radii = tube_bound(sigmas, np.abs(np.asarray(trip.defects)[:, 0]), growth, np.zeros(10))
@@ -107,6 +104,6 @@ def test_growth_refuses():
         euler_growth([0.0, 1.0], np.ones((1, 2, 3)))
 
 
-def test_recorded_clips_pass(recorded):
-    result = ladder.run_reality(CLAIM, recorded)
+def test_recorded_clips_pass(recorded, untested_reality):
+    result = untested_reality(CLAIM, recorded)
     assert result.passed, result.failures

@@ -9,7 +9,7 @@ import pytest
 
 from theory.inversion import certify_two_layer, two_layer
 from theory.inversion.ddim import sample
-from theory.inversion.two_layer import TANH_CURVATURE, TwoLayer, network_predictor, norm_bound
+from theory.inversion.two_layer_certificate import TANH_CURVATURE, TwoLayer, network_predictor, norm_bound
 from theory.rounding import relative_budget
 
 
