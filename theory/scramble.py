@@ -49,12 +49,15 @@ def white_noise_trip(record: RoundTripRecord, rng: np.random.Generator) -> Round
 
 
 def white_noise(evidence: Evidence) -> Evidence:
-    """Every prediction and every feature replaced by white noise of its strength; round trips stay consistent."""
+    """Every prediction, feature and cross-attention output replaced by white noise of its strength; round trips stay consistent."""
     rng = np.random.default_rng(SEED)
     return dataclasses.replace(
         evidence,
         features=tuple(dataclasses.replace(record, values=_noise_like(record.values, rng)) for record in evidence.features),
         round_trips=tuple(white_noise_trip(record, rng) for record in evidence.round_trips),
+        cross_attentions=tuple(
+            dataclasses.replace(record, outputs=_noise_like(record.outputs, rng)) for record in evidence.cross_attentions
+        ),
     )
 
 
@@ -65,7 +68,8 @@ def frame_order(num_frames: int) -> np.ndarray:
 
 
 def permuted_frames(evidence: Evidence) -> Evidence:
-    """The features' frames in another order; of each trip, the predictions at the inversion's states in another order than the states."""
+    """The frames of features and cross-attention outputs in another order; of each trip, the predictions at the inversion's states in another
+    order than the states."""
 
     def features(record: FeatureRecord) -> FeatureRecord:
         return dataclasses.replace(record, values=record.values[frame_order(len(record.values))])
@@ -78,6 +82,9 @@ def permuted_frames(evidence: Evidence) -> Evidence:
         evidence,
         features=tuple(features(record) for record in evidence.features),
         round_trips=tuple(trip(record) for record in evidence.round_trips),
+        cross_attentions=tuple(
+            dataclasses.replace(record, outputs=record.outputs[frame_order(len(record.outputs))]) for record in evidence.cross_attentions
+        ),
     )
 
 

@@ -35,6 +35,9 @@ SIZES = (
     (("num_frames", 6), ("num_features", 3), ("width", 3)),
 )
 
+LEAST_SHARE = 1e-6
+"""The least share of a drawn test matrix outside the features' span with which the family keeps it."""
+
 
 def linear_residual(targets: Any, features: Any) -> float:
     """The least Frobenius distance of the targets from an affine function of the features, rounded down.
@@ -77,12 +80,18 @@ def _instance(parameters: Parameters, *, num_frames: int, num_features: int, wid
     features = parameters["features"]
     design = jnp.concatenate([features, jnp.ones((num_frames, 1))], axis=1)
     basis, _ = jnp.linalg.qr(design)
+    # Projected twice: once would leave a rounding error of the size of the drawn matrix, the second one leaves that of the rest.
+    once = _without(basis, parameters["test"])
+    twice = _without(basis, once)
+    # Where next to nothing is left, all of it is rounding; such a test matrix is replaced by 0, which tells nothing and breaks nothing.
+    usable = instances.norm(twice) > LEAST_SHARE * instances.norm(parameters["test"])
+    matrix, offset = parameters["matrix"], parameters["offset"]
     return {
         "features": features,
-        "made": features @ parameters["matrix"] + parameters["offset"][None, :],
+        "made": features @ matrix + offset[None, :],
+        "operands": instances.norm(features) * instances.norm(matrix) + num_frames * instances.norm(offset),
         "targets": parameters["targets"],
-        # Projected twice: once leaves a rounding error that is large where the test matrix lies almost in the span.
-        "test": _without(basis, _without(basis, parameters["test"])),
+        "test": jnp.where(usable, twice, 0.0),
     }
 
 
@@ -93,13 +102,10 @@ def _without(basis: jax.Array, rows: jax.Array) -> jax.Array:
 def _measured(instance: Instance) -> jax.Array:
     test, targets = instance["test"], instance["targets"]
     size = instances.norm(test)
-    # A test matrix of rounding errors tells nothing.
-    usable = size > 1e-6
-    value = jnp.where(usable, jnp.abs(jnp.sum(test * targets)) / jnp.where(usable, size, 1.0), 0.0)
-    features, made = instance["features"], instance["made"]
-    # Y is orthogonal to the features up to the rounding of unit vectors, relative to ||Y|| > 1e-6.
-    scale = 1e6 * (instances.norm(targets) + instances.norm(made) + instances.norm(features))
-    return instances.rounded_down(value, scale, 32 * (sum(targets.shape) + features.shape[1]))
+    value = jnp.abs(jnp.sum(test * targets)) / jnp.where(size > 0, size, 1.0)
+    # Y is orthogonal to the features up to rounding, which the size of A phi + b multiplies.
+    scale = instances.norm(targets) + instance["operands"]
+    return instances.rounded_down(value, scale, 64 * (sum(targets.shape) + instance["features"].shape[1]))
 
 
 def _errors(instance: Instance) -> jax.Array:
@@ -107,8 +113,8 @@ def _errors(instance: Instance) -> jax.Array:
 
 
 def _operations(*, num_frames: int, num_features: int, width: int) -> int:
-    """The slack of `_measured`, its scale at most 32 times the witness's distance of 1 (times the 1e6 there)."""
-    return 32 * 10**6 * 64 * (num_frames + num_features + width)
+    """The slack of `_measured`, at the witness's operands of 1, twice."""
+    return 128 * (num_frames + num_features + width)
 
 
 PROBLEM = Problem(
@@ -149,6 +155,7 @@ def witness(*, num_frames: int, num_features: int, width: int) -> Instance:
     return {
         "features": jnp.asarray(_witness_features(num_frames, num_features)),
         "made": jnp.zeros((num_frames, width)),
+        "operands": jnp.asarray(0.0),
         "targets": residual,
         "test": residual,
     }
