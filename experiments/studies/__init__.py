@@ -24,6 +24,7 @@ NAMES = (
     "attribution",
     "reconstruction",
     "certified",
+    "tokens",
 )
 LADDER = "ladder"
 AUDIT_FIGURES = ("audit_step_sizes", "audit_round_trip")
