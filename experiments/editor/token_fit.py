@@ -134,7 +134,7 @@ def fit(module: torch.nn.Module, loss: Callable[[Any, int], torch.Tensor], *, st
         optimizer.zero_grad(set_to_none=True)
         value = loss(module, step)
         if not torch.isfinite(value):
-            raise ValueError(f"step {step}: the loss is {float(value)}; lower the learning rate (it is {learning_rate:g})")
+            raise ValueError(f"step {step}: the loss is {float(value.detach())}; lower the learning rate (it is {learning_rate:g})")
         value.backward()
         optimizer.step()
         losses.append(float(value.detach()))

@@ -6,9 +6,9 @@ h > 0. With y_i = exp(h x_i) the matrix of weights P_ij = p_j(q_i) has the deter
     \det P = \frac{\prod_{i < j} (y_j - y_i)}{\prod_i \sum_{l=0}^{p-1} y_i^l} > 0.
 
 So P is invertible, and the values V = P^{-1} T give every query its target exactly. In any dimension d >= 1 some direction separates queries
-that are pairwise distinct. Two equal queries have det P = 0 and equal outputs. The values are those of a polynomial interpolation at the y_i:
-their size grows with the product of the inverse gaps, so that exactness is lost to rounding, or to a bound on the values, for a dozen
-queries already (C5.separation gives the price of two queries alone).
+that are pairwise distinct. Two equal queries have det P = 0 and equal outputs. The values are those of a polynomial interpolation at the y_i: their
+size grows with the product of the inverse gaps, so a bound on the keys, which bounds h, costs digits (measured, 12 queries equally spaced in
+[-3, 3]: the condition number of P is 4e5 for h = 1 and 1.2e9 for h = 1/4; C5.separation gives the price of two queries).
 
 Hypotheses.
     H1  The keys form an arithmetic progression along e that starts at 0.

@@ -44,6 +44,9 @@ def linear_residual(targets: Any, features: Any) -> float:
 
         min_{A, b} ( sum_f ||A phi_f + b - t_f||^2 )^(1/2)
 
+    Directions in which features and constant together vary by less than the rounding of their singular values count as none, so features
+    that differ by rounding alone count as equal.
+
     Args:
         targets: (N, width) floating NumPy, JAX or PyTorch array, one row a frame.
         features: (N, m) floating, what the tokens are computed from.
@@ -58,8 +61,7 @@ def linear_residual(targets: Any, features: Any) -> float:
         raise ValueError(f"there are {len(targets)} targets and {len(features)} frames of features; one of each per frame is needed")
     design = np.column_stack([features / max(float(np.max(np.abs(features))), 1e-300), np.ones(len(features))])
     basis, sizes, _ = np.linalg.svd(design, full_matrices=False)
-    # A direction that is there by rounding only enlarges the space, and so lowers the bound.
-    basis = basis[:, sizes > 0]
+    basis = basis[:, sizes > relative_budget(8 * sum(design.shape)) * sizes[0]]
     residual = targets - basis @ (basis.T @ targets)
     slack = relative_budget(8 * (sum(targets.shape) + features.shape[1])) * float(np.linalg.norm(targets))
     return max(0.0, float(np.linalg.norm(residual)) - slack)

@@ -40,6 +40,8 @@ def rank_error(targets: Any, num_tokens: int, fixed_values: Any | None = None) -
 
         sqrt(sum_{i >= n} s_i^2), or with fixed values sqrt(sum_{i > n} s_i^2): see the module
 
+    Directions in which the fixed values differ by less than the rounding of their singular values count as none.
+
     Args:
         targets: (p, width) floating NumPy, JAX or PyTorch array, one row a query.
         num_tokens: n, at least 1; with fixed values at least 0.
@@ -65,8 +67,7 @@ def rank_error(targets: Any, num_tokens: int, fixed_values: Any | None = None) -
         centred = targets - fixed[0]
         if len(fixed) > 1:
             basis, sizes, _ = np.linalg.svd((fixed[1:] - fixed[0]).T, full_matrices=False)
-            # A direction lost to rounding only enlarges the space and so lowers the bound.
-            basis = basis[:, sizes > 0]
+            basis = basis[:, sizes > relative_budget(8 * sum(fixed.shape)) * sizes[0]]
             centred = centred - (centred @ basis) @ basis.T
         kept = num_tokens
     sizes = np.linalg.svd(centred, compute_uv=False)
