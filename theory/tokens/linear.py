@@ -206,7 +206,6 @@ CLAIM = Claim(
         "the editor's frame tokens come from 192 numbers of each of 8 patches a frame; for up to 24 frames such features can be affinely "
         "independent, and the regression then fits any targets, so that the floor is 0"
     ),
-    relies_on=("C5.chebyshev",),
     floor=0.98,
     floor_reason="the supremum is attained",
 )

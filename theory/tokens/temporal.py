@@ -312,7 +312,6 @@ CLAIM = Claim(
             compare=_neighbours,
         ),
     ),
-    relies_on=("C5.separation",),
     floor=0.97,
     floor_reason="the supremum is a limit in which the changes vanish, and the search may stop short of it",
 )
