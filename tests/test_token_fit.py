@@ -1,4 +1,5 @@
-"""Fitting prompt tokens: the layers' formula is the network's, the proved bound lies below, and the study holds together."""
+"""Fitting prompt tokens: the layers' formula is the network's, the proved bound lies below, and the study holds
+together."""
 
 import dataclasses
 import types
@@ -68,7 +69,9 @@ def test_record_gives_the_layers_output_with_lora_and_prompt_tokens():
     frames = np.random.default_rng(0).uniform(size=(3, 16, 16, 3))
     editor.set_frames(frames)
     names = cross_attention_layers(editor.pipeline.unet)
-    (first, *_) = records = list(cross_attention_records(cross_attention_arrays(editor, editor.to_latents(frames), 100, SOURCE, names)))
+    (first, *_) = records = list(
+        cross_attention_records(cross_attention_arrays(editor, editor.to_latents(frames), 100, SOURCE, names))
+    )
     assert len(records) == len(names)
     assert first.num_shared == 2 and first.num_frame == 2
     assert first.context.shape[1] == 4 + editor.encode_prompt(SOURCE).shape[1]
@@ -135,7 +138,9 @@ def test_a_loss_that_is_not_finite_is_refused(editor):
 def test_retrace_starts_from_the_inversions_own_defects(editor, latents):
     goal = retrace(editor, latents, SOURCE, 3)
     with torch.no_grad():
-        losses = [float(goal.loss(lambda x, timestep: editor.predict_noise(x, timestep, SOURCE), step)) for step in range(3)]
+        losses = [
+            float(goal.loss(lambda x, timestep: editor.predict_noise(x, timestep, SOURCE), step)) for step in range(3)
+        ]
     np.testing.assert_array_equal(losses, 1.0)
 
 

@@ -67,7 +67,8 @@ class CrossAttentionRecord:
 
     With x a position's input, c_j a token, and d = inner / num_heads the width of a head,
 
-        q = W_Q x,  k_j = W_K c_j,  v_j = W_V c_j,   output = W_O [softmax(q_h k_h^T / sqrt(d)) v_h over the heads h] + b
+        q = W_Q x,  k_j = W_K c_j,  v_j = W_V c_j
+        output = W_O [softmax(q_h k_h^T / sqrt(d)) v_h over the heads h] + b
 
     Attributes:
         label: layer, timestep and whether the adapter was on, for the report.
@@ -77,7 +78,8 @@ class CrossAttentionRecord:
         query_weight, key_weight, value_weight: (inner, channels), (inner, width), (inner, width).
         output_weight, output_bias: (channels, inner) and (channels,).
         num_heads: number of heads.
-        num_shared, num_frame: how many of the tokens are shared learned ones, and how many are computed from the frame; the rest is text.
+        num_shared, num_frame: how many of the tokens are shared learned ones, and how many are computed from the
+            frame; the rest is text.
     """
 
     label: str
@@ -100,7 +102,8 @@ class CrossAttentionRecord:
             made = rows @ weight.T
             return made.reshape(*made.shape[:2], self.num_heads, -1).transpose(0, 2, 1, 3)
 
-        return split(self.inputs, self.query_weight), split(self.context, self.key_weight), split(self.context, self.value_weight)
+        queries = split(self.inputs, self.query_weight)
+        return queries, split(self.context, self.key_weight), split(self.context, self.value_weight)
 
     def project(self, heads: np.ndarray) -> np.ndarray:
         """(frames, heads, positions, d) -> (frames, positions, channels): the output projection."""

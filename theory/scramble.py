@@ -49,14 +49,18 @@ def white_noise_trip(record: RoundTripRecord, rng: np.random.Generator) -> Round
 
 
 def white_noise(evidence: Evidence) -> Evidence:
-    """Every prediction, feature and cross-attention output replaced by white noise of its strength; round trips stay consistent."""
+    """Every prediction, feature and cross-attention output replaced by white noise of its strength.
+
+    Round trips stay consistent.
+    """
     rng = np.random.default_rng(SEED)
     return dataclasses.replace(
         evidence,
         features=tuple(dataclasses.replace(record, values=_noise_like(record.values, rng)) for record in evidence.features),
         round_trips=tuple(white_noise_trip(record, rng) for record in evidence.round_trips),
         cross_attentions=tuple(
-            dataclasses.replace(record, outputs=_noise_like(record.outputs, rng)) for record in evidence.cross_attentions
+            dataclasses.replace(record, outputs=_noise_like(record.outputs, rng))
+            for record in evidence.cross_attentions
         ),
     )
 
@@ -68,8 +72,10 @@ def frame_order(num_frames: int) -> np.ndarray:
 
 
 def permuted_frames(evidence: Evidence) -> Evidence:
-    """The frames of features and cross-attention outputs in another order; of each trip, the predictions at the inversion's states in another
-    order than the states."""
+    """The frames of features and cross-attention outputs in another order.
+
+    Of each trip, the predictions at the inversion's states are in another order than the states.
+    """
 
     def features(record: FeatureRecord) -> FeatureRecord:
         return dataclasses.replace(record, values=record.values[frame_order(len(record.values))])
@@ -83,7 +89,8 @@ def permuted_frames(evidence: Evidence) -> Evidence:
         features=tuple(features(record) for record in evidence.features),
         round_trips=tuple(trip(record) for record in evidence.round_trips),
         cross_attentions=tuple(
-            dataclasses.replace(record, outputs=record.outputs[frame_order(len(record.outputs))]) for record in evidence.cross_attentions
+            dataclasses.replace(record, outputs=record.outputs[frame_order(len(record.outputs))])
+            for record in evidence.cross_attentions
         ),
     )
 

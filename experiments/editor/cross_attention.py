@@ -77,18 +77,23 @@ def layer_weights(unet: UNet2DConditionModel, layer: str) -> dict[str, torch.Ten
     weights = {}
     for name, part in (("query", module.to_q), ("key", module.to_k), ("value", module.to_v)):
         if part.bias is not None:
-            raise ValueError(f"{layer}: the {name} projection has a bias; the theorems are about layers without, leave it out")
+            raise ValueError(
+                f"{layer}: the {name} projection has a bias; the theorems are about layers without, leave it out"
+            )
         weights[f"{name}_weight"] = projection_weight(part)
     output = module.to_out[0]
     weights["output_weight"] = projection_weight(output)
-    weights["output_bias"] = output.bias if output.bias is not None else torch.zeros_like(weights["output_weight"][:, 0])
+    weights["output_bias"] = (
+        output.bias if output.bias is not None else torch.zeros_like(weights["output_weight"][:, 0])
+    )
     return weights
 
 
 def cross_attention_arrays(
     editor: Editor, latents: torch.Tensor, timestep: int, prompt: str | torch.Tensor, layers: list[str]
 ) -> dict[str, np.ndarray]:
-    """What the theorems on tokens take of the named attn2 layers, adapter on: arrays by "cross/<timestep>/<layer>/<part>".
+    """What the theorems on tokens take of the named attn2 layers, adapter on: arrays by
+    "cross/<timestep>/<layer>/<part>".
 
     Raises:
         ValueError: what `Editor.predict_noise` and `layer_weights` raise.
@@ -103,7 +108,12 @@ def cross_attention_arrays(
     for layer in layers:
         call = calls[layer]
         num_frame = call.context.shape[1] - num_text - num_shared
-        tensors = {"inputs": call.inputs, "context": call.context, "outputs": call.outputs, **layer_weights(unet, layer)}
+        tensors = {
+            "inputs": call.inputs,
+            "context": call.context,
+            "outputs": call.outputs,
+            **layer_weights(unet, layer),
+        }
         counts = np.array([unet.get_submodule(layer).heads, num_shared, num_frame], dtype=np.float64)
         prefix = f"cross/{timestep}/{layer}"
         arrays |= {

@@ -1,14 +1,17 @@
 r"""Prompt tokens fitted to a target: the look of another prompt, layer by layer, or the noise of a clip.
 
-For the look, every cross-attention layer is taken with the inputs that it has under the target prompt. Its heads' outputs there,
+For the look, every cross-attention layer is taken with the inputs that it has under the target prompt. Its heads'
+outputs there,
 
     T = softmax(q k_j / sqrt(d)) v_j over the target text's tokens c_j,   k_j = W_K c_j, v_j = W_V c_j,
 
-are the targets of the same queries over [learned tokens | source text], and the tokens, one set for all layers, minimise
+are the targets of the same queries over [learned tokens | source text], and the tokens, one set for all layers,
+minimise
 
     mean_l  ||O_l - T_l||^2 / ||B_l - T_l||^2,   B_l the outputs over the source text alone,
 
-so 1 is what no token at all leaves, and 0 is the look itself: if every layer's outputs are the target's, so are the next layer's inputs.
+so 1 is what no token at all leaves, and 0 is the look itself: if every layer's outputs are the target's, so are the
+next layer's inputs.
 """
 
 import math
@@ -24,6 +27,7 @@ from experiments.editor.cross_attention import captured_cross_attention, cross_a
 from experiments.editor.editor import Editor
 from experiments.editor.tokens import INITIAL_DEVIATION
 from theory.tokens import attend, attention_sensitivity, rank_error
+
 
 class FreeTokens(torch.nn.Module):
     """Learned tokens: `shared` (num_shared, dim) for all frames and `own` (frames, num_own, dim), one set a frame.
@@ -45,7 +49,10 @@ class FreeTokens(torch.nn.Module):
     def forward(self, text: torch.Tensor) -> torch.Tensor:
         """(1, text tokens, dim) -> (frames, tokens, dim): [shared | own | text]."""
         count = len(self.own)
-        return torch.cat([self.shared.to(text.dtype).expand(count, -1, -1), self.own.to(text.dtype), text.expand(count, -1, -1)], dim=1)
+        return torch.cat(
+            [self.shared.to(text.dtype).expand(count, -1, -1), self.own.to(text.dtype), text.expand(count, -1, -1)],
+            dim=1,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,9 @@ def frozen_layers(editor: Editor, latents: torch.Tensor, timestep: int, source: 
         source_text = editor.encode_prompt(source)
         for name in names:
             weights, num_heads = layer_weights(unet, name), unet.get_submodule(name).heads
-            split = {part: weights[f"{part}_weight"].unflatten(0, (num_heads, -1)) for part in ("query", "key", "value")}
+            split = {
+                part: weights[f"{part}_weight"].unflatten(0, (num_heads, -1)) for part in ("query", "key", "value")
+            }
             queries = torch.einsum("hdc,fpc->fhpd", split["query"], calls[name].inputs)
             values = torch.einsum("hdw,nw->hnd", split["value"], source_text[0])
             layer = FrozenLayer(name, queries, split["key"], split["value"], queries, values, 0.0)
@@ -134,7 +143,9 @@ def fit(module: torch.nn.Module, loss: Callable[[Any, int], torch.Tensor], *, st
         optimizer.zero_grad(set_to_none=True)
         value = loss(module, step)
         if not torch.isfinite(value):
-            raise ValueError(f"step {step}: the loss is {float(value.detach())}; lower the learning rate (it is {learning_rate:g})")
+            raise ValueError(
+                f"step {step}: the loss is {float(value.detach())}; lower the learning rate (it is {learning_rate:g})"
+            )
         value.backward()
         optimizer.step()
         losses.append(float(value.detach()))
@@ -149,7 +160,9 @@ def look_loss(layers: list[FrozenLayer], text: torch.Tensor) -> Callable[[FreeTo
 
     def loss(tokens: FreeTokens, step: int) -> torch.Tensor:
         context = tokens(text)
-        return torch.stack([torch.sum((layer.outputs(context) - layer.targets) ** 2) / layer.distance**2 for layer in layers]).mean()
+        return torch.stack(
+            [torch.sum((layer.outputs(context) - layer.targets) ** 2) / layer.distance**2 for layer in layers]
+        ).mean()
 
     return loss
 
@@ -200,7 +213,10 @@ class Retrace:
     def loss(self, predict: Callable[[torch.Tensor, int], torch.Tensor], step: int) -> torch.Tensor:
         """||eps(z_{k+1}, t_{k+1}) - wanted_k||^2 / off_k at the level of this step; the levels take turns, 3 apart."""
         level = (3 * step) % len(self.timesteps)
-        return torch.sum((predict(self.latents[level], int(self.timesteps[level])) - self.wanted[level]) ** 2) / self.off[level]
+        return (
+            torch.sum((predict(self.latents[level], int(self.timesteps[level])) - self.wanted[level]) ** 2)
+            / self.off[level]
+        )
 
 
 def retrace(editor: Editor, frames: torch.Tensor, prompt: str, num_steps: int) -> Retrace:
@@ -222,14 +238,16 @@ def retrace(editor: Editor, frames: torch.Tensor, prompt: str, num_steps: int) -
 def sampled_sensitivity(
     editor: Editor, latents: torch.Tensor, timestep: int, prompt: str, *, positions: int = 16, iterations: int = 20
 ) -> list[dict]:
-    """Certified sensitivity of every cross-attention layer, adapter off, beside the largest one found at recorded positions.
+    """Certified sensitivity of every cross-attention layer, adapter off, beside the largest one found at recorded
+    positions.
 
     In the inputs: the largest singular value of the exact Jacobian at a position. In the tokens: the largest
-    sum_j ||J_j^T w|| over unit vectors w, J_j the Jacobian in token j, approached by alternating maximisation, so a lower bound.
+    sum_j ||J_j^T w|| over unit vectors w, J_j the Jacobian in token j, approached by alternating maximisation, so a
+    lower bound.
 
     Returns:
-        One dict a layer: "layer", "certified" and "sampled" with "inputs" and "tokens", and the radii "input_radius", "token_radius" of the
-        ball that holds what was recorded.
+        One dict a layer: "layer", "certified" and "sampled" with "inputs" and "tokens", and the radii "input_radius",
+        "token_radius" of the ball that holds what was recorded.
     """
     unet, found = editor.pipeline.unet, []
     names = cross_attention_layers(unet)
@@ -246,21 +264,12 @@ def sampled_sensitivity(
             token_radius=token_radius,
         )
         chosen = inputs[torch.linspace(0, len(inputs) - 1, positions).long()]
-        largest_input, largest_tokens = 0.0, 0.0
-        for x in chosen:
-            by_input, by_tokens = torch.func.jacrev(lambda a, c: _one_output(weights, num_heads, a, c), argnums=(0, 1))(x, tokens)
-            largest_input = max(largest_input, float(torch.linalg.matrix_norm(by_input, ord=2)))
-            w = torch.linalg.svd(by_tokens.flatten(1))[0][:, 0]
-            for _ in range(iterations):
-                pulled = torch.einsum("cnd,c->nd", by_tokens, w)
-                largest_tokens = max(largest_tokens, float(torch.linalg.norm(pulled, dim=1).sum()))
-                moved = torch.einsum("cnd,nd->c", by_tokens, torch.nn.functional.normalize(pulled, dim=1))
-                w = torch.nn.functional.normalize(moved, dim=0)
+        largest = [_largest_change(weights, num_heads, x, tokens, iterations) for x in chosen]
         found.append(
             {
                 "layer": name,
                 "certified": {"inputs": certified.inputs, "tokens": certified.tokens},
-                "sampled": {"inputs": largest_input, "tokens": largest_tokens},
+                "sampled": {"inputs": max(one for one, _ in largest), "tokens": max(other for _, other in largest)},
                 "input_radius": input_radius,
                 "token_radius": token_radius,
             }
@@ -268,9 +277,33 @@ def sampled_sensitivity(
     return found
 
 
-def _one_output(weights: dict[str, torch.Tensor], num_heads: int, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+def _largest_change(
+    weights: dict[str, torch.Tensor], num_heads: int, x: torch.Tensor, tokens: torch.Tensor, iterations: int
+) -> tuple[float, float]:
+    """The largest change of the output at one position per change of its input, and a lower bound on that per largest
+    change of a token."""
+    by_input, by_tokens = torch.func.jacrev(lambda a, c: _one_output(weights, num_heads, a, c), argnums=(0, 1))(
+        x, tokens
+    )
+    w = torch.linalg.svd(by_tokens.flatten(1))[0][:, 0]
+    largest = 0.0
+    for _ in range(iterations):
+        pulled = torch.einsum("cnd,c->nd", by_tokens, w)
+        largest = max(largest, float(torch.linalg.norm(pulled, dim=1).sum()))
+        w = torch.einsum("cnd,nd->c", by_tokens, torch.nn.functional.normalize(pulled, dim=1))
+        w = torch.nn.functional.normalize(w, dim=0)
+    return float(torch.linalg.matrix_norm(by_input, ord=2)), largest
+
+
+def _one_output(
+    weights: dict[str, torch.Tensor], num_heads: int, x: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
     """The layer's output at one position, by its formula, so that it can be differentiated."""
-    query, keys, values = weights["query_weight"] @ x, tokens @ weights["key_weight"].T, tokens @ weights["value_weight"].T
+    query, keys, values = (
+        weights["query_weight"] @ x,
+        tokens @ weights["key_weight"].T,
+        tokens @ weights["value_weight"].T,
+    )
     parts = (part.unflatten(-1, (num_heads, -1)) for part in (query, keys, values))
     query, keys, values = next(parts), next(parts), next(parts)
     logits = torch.einsum("hd,nhd->hn", query, keys) / math.sqrt(query.shape[1])

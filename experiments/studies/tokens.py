@@ -1,7 +1,8 @@
 """C5: what trained prompt tokens reach, shared by all frames or one set a frame, beside what the theorems allow.
 
-Two tasks, LoRA off. The look: the tokens, beside the source text, take over the cross-attention outputs that another prompt gives (see
-`experiments.editor.token_fit`). The retrace: sampling back from an inversion of held-out frames, without LoRA and with it in the tokens' place.
+Two tasks, LoRA off. The look: the tokens, beside the source text, take over the cross-attention outputs that another
+prompt gives (see `experiments.editor.token_fit`). The retrace: sampling back from an inversion of held-out frames,
+without LoRA and with it in the tokens' place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +86,11 @@ def _look(context: Context, editor: Editor, latents: torch.Tensor, step: Callabl
 
 
 def _alone(
-    context: Context, layers: Sequence[FrozenLayer], single: Sequence[FrozenLayer], text: torch.Tensor, step: Callable[[], None]
+    context: Context,
+    layers: Sequence[FrozenLayer],
+    single: Sequence[FrozenLayer],
+    text: torch.Tensor,
+    step: Callable[[], None],
 ) -> dict[str, Any]:
     """Shared tokens fitted to one layer at a time: what having to serve all layers costs."""
     count, errors = max(context.settings.token_counts), []
@@ -128,7 +133,9 @@ def _retrace(context: Context, editor: Editor, latents: torch.Tensor, step: Call
     return found
 
 
-def _lora(editor: Editor, goal: Retrace, prompt: str, steps: int, seed: int, error: Callable[..., float]) -> dict[str, Any]:
+def _lora(
+    editor: Editor, goal: Retrace, prompt: str, steps: int, seed: int, error: Callable[..., float]
+) -> dict[str, Any]:
     editor.add_adapter(seed=seed)
     try:
         parameters = torch.nn.ParameterList(editor.adapter_parameters().values())
@@ -190,13 +197,23 @@ def _token_axis(axes: Axes, data: Data) -> None:
 def _bound_difference(data: Data) -> float:
     """Largest difference, over counts and layers, of the lower bounds for shared and for frame-specific tokens."""
     pairs = zip(_entries(data, "look", "shared"), _entries(data, "look", "own"), strict=True)
-    return max(abs(first - second) for one, other in pairs for first, second in zip(one["bounds"], other["bounds"], strict=True))
+    return max(
+        abs(first - second)
+        for one, other in pairs
+        for first, second in zip(one["bounds"], other["bounds"], strict=True)
+    )
 
 
 def _draw_look(axes: Axes, data: Data) -> None:
     for mode in MODES:
         entries = _entries(data, "look", mode)
-        axes.plot(_seen(data, mode), [entry["error"] for entry in entries], MARKS[mode] + "-", color=COLOURS[mode], label=TITLES[mode])
+        axes.plot(
+            _seen(data, mode),
+            [entry["error"] for entry in entries],
+            MARKS[mode] + "-",
+            color=COLOURS[mode],
+            label=TITLES[mode],
+        )
     bounds = [np.sqrt(np.mean(np.square(entry["bounds"]))) for entry in _entries(data, "look", "shared")]
     shown = [(count, bound) for count, bound in zip(data["counts"], bounds, strict=True) if bound > 1e-6]
     axes.plot(*zip(*shown, strict=True), "--", color=BOUND, label="least possible (C5.rank)")
@@ -217,7 +234,15 @@ def _draw_layers(axes: Axes, data: Data) -> None:
     fewest, most = str(min(data["counts"])), str(max(data["counts"]))
     fits = data["look"]["fits"]["shared"]
     axes.plot(places, fits[fewest]["layers"], "o", color=BLUE, label=f"{fewest} shared, all layers")
-    axes.plot(places, fits[fewest]["bounds"], "_", color=BOUND, markersize=14, markeredgewidth=2, label=f"least possible with {fewest}")
+    axes.plot(
+        places,
+        fits[fewest]["bounds"],
+        "_",
+        color=BOUND,
+        markersize=14,
+        markeredgewidth=2,
+        label=f"least possible with {fewest}",
+    )
     axes.plot(places, fits[most]["layers"], "s", color=GREEN, label=f"{most} shared, all layers")
     axes.plot(places, data["look"]["alone"]["errors"], "x", color=BLACK, label=f"{most} shared, this layer alone")
     axes.set_yscale("log")
@@ -230,7 +255,13 @@ def _draw_layers(axes: Axes, data: Data) -> None:
 def _draw_retrace(axes: Axes, data: Data) -> None:
     for mode in MODES:
         entries = _entries(data, "retrace", mode)
-        axes.plot(_seen(data, mode), [entry["error"] for entry in entries], MARKS[mode] + "-", color=COLOURS[mode], label=TITLES[mode])
+        axes.plot(
+            _seen(data, mode),
+            [entry["error"] for entry in entries],
+            MARKS[mode] + "-",
+            color=COLOURS[mode],
+            label=TITLES[mode],
+        )
     axes.axhline(data["retrace"]["off"], color=GREY, linestyle=":", label="no adapter")
     axes.axhline(data["retrace"]["lora"]["error"], color=BLACK, linestyle="-.", label="LoRA, rank 4")
     _token_axis(axes, data)
@@ -242,9 +273,20 @@ def _draw_retrace(axes: Axes, data: Data) -> None:
 def _draw_sensitivity(axes: Axes, data: Data) -> None:
     entries = data["look"]["sensitivity"]
     places = np.arange(len(entries))
-    for shift, (part, colour, title) in zip((-0.15, 0.15), (("inputs", BLUE, "input"), ("tokens", ORANGE, "tokens")), strict=True):
-        axes.plot(places + shift, [entry["certified"][part] for entry in entries], "_", color=colour, markersize=12, markeredgewidth=2)
-        axes.plot(places + shift, [entry["sampled"][part] for entry in entries], "o", color=colour, label=f"in the {title}")
+    for shift, (part, colour, title) in zip(
+        (-0.15, 0.15), (("inputs", BLUE, "input"), ("tokens", ORANGE, "tokens")), strict=True
+    ):
+        axes.plot(
+            places + shift,
+            [entry["certified"][part] for entry in entries],
+            "_",
+            color=colour,
+            markersize=12,
+            markeredgewidth=2,
+        )
+        axes.plot(
+            places + shift, [entry["sampled"][part] for entry in entries], "o", color=colour, label=f"in the {title}"
+        )
     axes.plot([], [], "_", color=GREY, markersize=12, markeredgewidth=2, label="certified (C5.sensitivity)")
     axes.set_yscale("log")
     axes.set_xticks(places, [_short(entry["layer"]) for entry in entries], rotation=30, ha="right", fontsize=8)
@@ -276,47 +318,69 @@ def caption(data: Data) -> str:
     trips = ", ".join(f"{_best_retrace(data, mode)[0]:.3g} with {TITLES[mode]}" for mode in MODES)
     ratio = _best(data, "own") / _best(data, "shared")
     return (
-        f"C5: prompt tokens of the trained UNet, fitted without LoRA to {data['frames']} held-out frames of {data['clip']}. Above: the "
-        f"cross-attention outputs of “{data['target']}” over [tokens | “{data['source']}”], root mean square over the layers of what is left "
-        f"after {data['look_steps']} steps, against no tokens; with {most} tokens a frame's own ones leave {ratio:.3g} times what shared ones "
-        "leave. One set of tokens serves all layers. The target is itself given by a text that all frames share, and the proved lower bounds "
-        f"for shared and for own tokens differ by at most {_bound_difference(data):.1g} in any layer. Below left: {data['retrace_frames']} "
-        "frames inverted and sampled back in "
-        f"{data['inversion_steps']} steps after {data['retrace_steps']} steps of fitting the inversion's predictions: {data['retrace']['off']:.3g} "
-        f"without an adapter, {lora['error']:.3g} with LoRA ({lora['parameters']} numbers), least {trips}. Below right: sensitivity of each "
-        f"layer at timestep {look['timestep']}, certified on the ball of the recorded inputs and tokens, and the largest one found there."
+        f"C5: prompt tokens of the trained UNet, fitted without LoRA to {data['frames']} held-out frames of "
+        f"{data['clip']}. Above: the cross-attention outputs of “{data['target']}” over [tokens | "
+        f"“{data['source']}”], root mean square over the layers of what is left after {data['look_steps']} steps, "
+        f"against no tokens; with {most} tokens a frame's own ones leave {ratio:.3g} times what shared ones leave. One "
+        "set of tokens serves all layers. The target is itself given by a text that all frames share, and the proved "
+        f"lower bounds for shared and for own tokens differ by at most {_bound_difference(data):.1g} in any layer. "
+        f"Below left: {data['retrace_frames']} frames inverted and sampled back in {data['inversion_steps']} steps "
+        f"after {data['retrace_steps']} steps of fitting the inversion's predictions: {data['retrace']['off']:.3g} "
+        f"without an adapter, {lora['error']:.3g} with LoRA ({lora['parameters']} numbers), least {trips}. Below right: "
+        f"sensitivity of each layer at timestep {look['timestep']}, certified on the ball of the recorded inputs and "
+        "tokens, and the largest one found there."
     )
 
 
 def alt(data: Data) -> str:
     errors = "; ".join(
-        f"{TITLES[mode]}: " + ", ".join(f"{entry['error']:.3g}" for entry in _entries(data, "look", mode)) for mode in MODES
+        f"{TITLES[mode]}: " + ", ".join(f"{entry['error']:.3g}" for entry in _entries(data, "look", mode))
+        for mode in MODES
     )
     return (
-        f"Four panels. Look left over for {', '.join(map(str, data['counts']))} tokens: {errors}. The same layer by layer. Error of the round "
-        "trip with tokens, without an adapter and with LoRA. Certified and sampled sensitivity of each cross-attention layer."
+        f"Four panels. Look left over for {', '.join(map(str, data['counts']))} tokens: {errors}. The same layer by "
+        "layer. Error of the round "
+        "trip with tokens, without an adapter and with LoRA. Certified and sampled sensitivity of each "
+        "cross-attention layer."
     )
 
 
 def numbers(data: Data) -> Sequence[Number]:
     most = max(data["counts"])
     found = [
-        Number(f"look left over with {most} tokens, {TITLES[mode]}, of 1", _best(data, mode), "measured", "C5") for mode in MODES
+        Number(f"look left over with {most} tokens, {TITLES[mode]}, of 1", _best(data, mode), "measured", "C5")
+        for mode in MODES
     ]
     fewest = str(min(data["counts"]))
     bounds = data["look"]["fits"]["shared"][fewest]["bounds"]
-    found.append(Number(f"least look left over in a layer with {fewest} shared token, largest over the layers", max(bounds), "proved", "C5"))
+    found.append(
+        Number(
+            f"least look left over in a layer with {fewest} shared token, largest over the layers",
+            max(bounds),
+            "proved",
+            "C5",
+        )
+    )
     for mode in MODES:
         entry = data["look"]["fits"][mode][str(most)]
         found.append(Number(f"learned numbers of {most} tokens, {TITLES[mode]}", entry["parameters"], "measured", "C5"))
         found.append(
-            Number(f"relative round-trip error, best of the {TITLES[mode]} tokens", _best_retrace(data, mode)[0], "measured", "C5")
+            Number(
+                f"relative round-trip error, best of the {TITLES[mode]} tokens",
+                _best_retrace(data, mode)[0],
+                "measured",
+                "C5",
+            )
         )
     found.append(Number("learned numbers of LoRA, rank 4", data["retrace"]["lora"]["parameters"], "measured", "C5"))
     found.append(Number("relative round-trip error with LoRA", data["retrace"]["lora"]["error"], "measured", "C5"))
     found.append(Number("relative round-trip error without an adapter", data["retrace"]["off"], "measured", "C5"))
     gaps = [entry["certified"]["inputs"] / entry["sampled"]["inputs"] for entry in data["look"]["sensitivity"]]
-    found.append(Number("certified over sampled sensitivity in the inputs, least of the layers", float(min(gaps)), "measured", "C5"))
+    found.append(
+        Number(
+            "certified over sampled sensitivity in the inputs, least of the layers", float(min(gaps)), "measured", "C5"
+        )
+    )
     return tuple(found)
 
 

@@ -1,15 +1,16 @@
 r"""What one query can reach with logits of a bounded range, and the least alignment error, certified by its dual.
 
-Statement. Let n >= 2 tokens have values v_j, and let the logits of a query have a range of at most G > 0. With keys free, the weights that
-the query can give are exactly
+Statement. Let n >= 2 tokens have values v_j, and let the logits of a query have a range of at most G > 0. With keys
+free, the weights that the query can give are exactly
 
     P = \{ p \text{ in the simplex}: p_j \le e^G p_l \text{ for all } j, l \},
 
-a polytope whose extreme points have the weights 1/c on a nonempty proper subset S of the tokens and e^{-G}/c on the others,
-c = |S| + (n - |S|) e^{-G}. So the least distance of an output from a target t is the least norm over a polytope, and for every unit
-vector u
+a polytope whose extreme points have the weights 1/c on a nonempty proper subset S of the tokens and e^{-G}/c on the
+others, c = |S| + (n - |S|) e^{-G}. So the least distance of an output from a target t is the least norm over a
+polytope, and for every unit vector u
 
-    \min_S \langle u, v_S - t \rangle \le \| o - t \|,   v_S = \frac{\sum_{j \in S} v_j + e^{-G} \sum_{j \notin S} v_j}{c}.
+    \min_S \langle u, v_S - t \rangle \le \| o - t \|,   v_S = \frac{\sum_{j \in S} v_j + e^{-G} \sum_{j \notin S}
+    v_j}{c}.
 
 The minimum over S is over the n - 1 sets of the tokens that come first in the order of <u, v_j>.
 
@@ -17,9 +18,11 @@ Hypotheses.
     H1  The logits of the query have a range of at most G.
     H2  u has norm at most 1.
 
-**Attained**: by the u that points from t to the nearest output, at that output (unless t can be reached, where both sides are 0).
+**Attained**: by the u that points from t to the nearest output, at that output (unless t can be reached, where both
+sides are 0).
 
-In the paper: not there; it makes "alignment through cross-attention" a number. Proof: paper_notes.md, section C5.alignment.
+In the paper: not there; it makes "alignment through cross-attention" a number. Proof: paper_notes.md, section
+C5.alignment.
 """
 
 from typing import Any
@@ -28,7 +31,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Plant, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Plant,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 from theory.tokens import instances
@@ -60,17 +76,23 @@ def alignment_error(target: Any, values: Any, logit_range: float) -> Bracketed:
         logit_range: G > 0; infinity gives the distance to the values' convex hull, an infimum.
 
     Returns:
-        The least error as a float, with `.lower` (from a dual vector, rounded down) and `.upper` (from weights, rounded up) around the
-        exact one, `.point` the output (width,) and `.multipliers` the weights (n,) that give it.
+        The least error as a float, with `.lower` (from a dual vector, rounded down) and `.upper` (from weights, rounded
+        up) around the exact one, `.point` the output (width,) and `.multipliers` the weights (n,) that give it.
 
     Raises:
         ValueError: logit_range not positive, values that are not finite, or a target that is not as wide as the values.
 
     Source: paper_notes.md, C5.alignment.
     """
-    target, values, logit_range = host_array("target", target, 1), host_array("values", values, 2), check_logit_range(logit_range)
+    target, values, logit_range = (
+        host_array("target", target, 1),
+        host_array("values", values, 2),
+        check_logit_range(logit_range),
+    )
     if values.shape[1] != len(target):
-        raise ValueError(f"the target has width {len(target)} and the values {values.shape[1]}; give both in the same space")
+        raise ValueError(
+            f"the target has width {len(target)} and the values {values.shape[1]}; give both in the same space"
+        )
     shifted = values - target
     scale = float(np.max(np.linalg.norm(shifted, axis=1)))
     count, width = shifted.shape
@@ -141,8 +163,8 @@ def _instance(parameters: Parameters, *, num_tokens: int, width: int, dimension:
 
 
 def operations(*, num_tokens: int, width: int, dimension: int) -> int:
-    """Longest chain of roundings from the arrays to an error or a dual value: inner products of `dimension` and `width` entries, sums over
-    the tokens, an exponential, a quotient and a norm, counted twice."""
+    """Longest chain of roundings from the arrays to an error or a dual value: inner products of `dimension` and `width`
+    entries, sums over the tokens, an exponential, a quotient and a norm, counted twice."""
     return 16 * (num_tokens + width + dimension) + 64
 
 
@@ -166,7 +188,8 @@ PROBLEM = Problem(
 
 
 def witness_parameters(*, num_tokens: int, width: int, dimension: int) -> Parameters:
-    """The target is the value of the first token, which gets the largest logit; the values of the others coincide at distance 1."""
+    """The target is the value of the first token, which gets the largest logit; the values of the others coincide at
+    distance 1."""
     first = jnp.zeros(num_tokens).at[0].set(1.0)
     axis = jnp.zeros(width).at[0].set(1.0)
     return {
@@ -208,7 +231,8 @@ def _broken(change: str) -> Outcome:
 
 
 def _reality(evidence: Evidence) -> list[Outcome]:
-    """Per record: the largest difference between the recorded output and the one that `attend` gives, against its rounding."""
+    """Per record: the largest difference between the recorded output and the one that `attend` gives, against its
+    rounding."""
     outcomes = []
     for record in evidence.cross_attentions:
         queries, keys, values = record.heads()
@@ -216,8 +240,12 @@ def _reality(evidence: Evidence) -> list[Outcome]:
         outputs = record.project(heads)
         width = record.inputs.shape[-1] + record.context.shape[-1] + keys.shape[-2]
         # Operand size of the last sum: the heads' outputs times the output weights, and the bias.
-        size = np.max(np.linalg.norm(values, axis=-1)) * np.linalg.norm(record.output_weight) + np.linalg.norm(record.output_bias)
-        logit_size = np.max(np.linalg.norm(queries, axis=-1)) * np.max(np.linalg.norm(keys, axis=-1)) / np.sqrt(keys.shape[-1])
+        size = np.max(np.linalg.norm(values, axis=-1)) * np.linalg.norm(record.output_weight) + np.linalg.norm(
+            record.output_bias
+        )
+        logit_size = (
+            np.max(np.linalg.norm(queries, axis=-1)) * np.max(np.linalg.norm(keys, axis=-1)) / np.sqrt(keys.shape[-1])
+        )
         outcomes.append(
             Outcome(
                 label=record.label,
@@ -234,10 +262,15 @@ CLAIM = Claim(
     id="C5.alignment",
     title="What one query can reach with logits of a bounded range",
     statement=(
-        "With logits of range at most G the weights are exactly those whose ratios are at most e^G, so the least alignment error is a least "
-        "norm over a polytope; every unit vector gives a lower bound on the error of every attention, and the best of them is the least error."
+        "With logits of range at most G the weights are exactly those whose ratios are at most e^G, so the least "
+        "alignment error is a least "
+        "norm over a polytope; every unit vector gives a lower bound on the error of every attention, and the best of "
+        "them is the least error."
     ),
-    latex=r"\max_{\|u\| \le 1} \min_{S} \langle u, v_S - t\rangle = \min_{p_j \le e^{G} p_l} \Bigl\|\sum_j p_j v_j - t\Bigr\|",
+    latex=(
+        r"\max_{\|u\| \le 1} \min_{S} \langle u, v_S - t\rangle = "
+        r"\min_{p_j \le e^{G} p_l} \Bigl\|\sum_j p_j v_j - t\Bigr\|"
+    ),
     hypotheses=(
         Hypothesis("H1", "The logits of the query have a range of at most G."),
         Hypothesis("H2", "u has norm at most 1."),
@@ -255,16 +288,21 @@ CLAIM = Claim(
         "the error squared": Plant(lambda instance: _error(instance) ** 2),
         "logits twice as large": Plant(lambda instance: _error({**instance, "keys": 2 * instance["keys"]})),
         "the largest coordinate for the Euclidean norm": Plant(
-            lambda instance: jnp.max(jnp.abs(attend(instance["query"], instance["keys"], instance["values"]) - instance["target"]))
+            lambda instance: jnp.max(
+                jnp.abs(attend(instance["query"], instance["keys"], instance["values"]) - instance["target"])
+            )
         ),
         "distance to the nearest token, weighted by e^-G": Plant(
-            lambda instance: jnp.exp(-instance["logit_range"]) * jnp.min(instances.distances(instance["values"], instance["target"]))
+            lambda instance: (
+                jnp.exp(-instance["logit_range"]) * jnp.min(instances.distances(instance["values"], instance["target"]))
+            )
         ),
     },
     reality=(
         Comparison(
             question=(
-                "largest difference of an entry between the recorded cross-attention output of the trained UNet and W_O attend(W_Q x, W_K c, "
+                "largest difference of an entry between the recorded cross-attention output of the trained UNet and "
+                "W_O attend(W_Q x, W_K c, "
                 "W_V c) + b from its recorded inputs, tokens and weights, against the rounding of that formula"
             ),
             origin=Origin.NETWORK,
@@ -274,5 +312,8 @@ CLAIM = Claim(
     ),
     lemmas=("minimax theorem for a norm over a polytope",),
     floor=0.98,
-    floor_reason="the supremum is attained, at a corner of the polytope of weights, which gradient ascent through a sort comes close to",
+    floor_reason=(
+        "the supremum is attained, at a corner of the polytope of weights, which gradient ascent through a sort comes "
+        "close to"
+    ),
 )

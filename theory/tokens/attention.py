@@ -4,11 +4,11 @@ With queries q in R^d and tokens j = 1, .., n of keys k_j in R^d and values v_j 
 
     a_j = <q, k_j> / sqrt(d),   p = softmax(a),   o(q) = sum_j p_j v_j
 
-a_j are the logits, p the weights and o the output. The logit range of a query is max_j a_j - min_j a_j; with ||q|| <= rho_q and
-||k_j|| <= rho_k it is at most 2 rho_q rho_k / sqrt(d).
+a_j are the logits, p the weights and o the output. The logit range of a query is max_j a_j - min_j a_j; with ||q|| <=
+rho_q and ||k_j|| <= rho_k it is at most 2 rho_q rho_k / sqrt(d).
 
-Source: A. Vaswani et al., Attention is all you need, 2017; in the cross-attention of a diffusion UNet the queries are the image's
-positions and the tokens those of the prompt.
+Source: A. Vaswani et al., Attention is all you need, 2017; in the cross-attention of a diffusion UNet the queries are
+the image's positions and the tokens those of the prompt.
 """
 
 import math
@@ -35,7 +35,9 @@ def _namespace(arrays: dict[str, Any]) -> Any:
             raise ValueError(f"{name} has shape {tuple(array.shape)}; no axis may be empty, give at least one entry")
         if not isinstance(array, jax.core.Tracer) and not bool(xp.all(xp.isfinite(array))):
             count = int(xp.sum(xp.astype(~xp.isfinite(array), xp.int64)))
-            raise ValueError(f"{name} holds {count} values that are not finite, of {math.prod(array.shape)}; repair them first")
+            raise ValueError(
+                f"{name} holds {count} values that are not finite, of {math.prod(array.shape)}; repair them first"
+            )
     return xp
 
 
@@ -60,18 +62,21 @@ def attend(query: Any, keys: Any, values: Any) -> Any:
     xp = _namespace({"query": query, "keys": keys, "values": values})
     if query.ndim < 1 or keys.ndim < 2 or values.ndim < 2:
         raise ValueError(
-            f"query, keys, values have shapes {tuple(query.shape)}, {tuple(keys.shape)}, {tuple(values.shape)}; (d,) or (.., queries, d), "
+            f"query, keys, values have shapes {tuple(query.shape)}, {tuple(keys.shape)}, {tuple(values.shape)}; (d,) "
+            "or (.., queries, d), "
             "(.., tokens, d) and (.., tokens, dv) are needed"
         )
     if query.shape[-1] != keys.shape[-1] or keys.shape[-2] != values.shape[-2]:
         raise ValueError(
-            f"query {tuple(query.shape)} and keys {tuple(keys.shape)} must agree in their last axis, keys and values {tuple(values.shape)} in "
+            f"query {tuple(query.shape)} and keys {tuple(keys.shape)} must agree in their last axis, keys and values "
+            f"{tuple(values.shape)} in "
             "their last but one: give every token one key, as wide as the query, and one value"
         )
     leading = {tuple(array.shape[:-2]) for array in (query, keys, values) if array.ndim > 2}
     if len(leading) > 1 or (query.ndim == 1 and leading):
         raise ValueError(
-            f"the leading axes of query {tuple(query.shape)}, keys {tuple(keys.shape)} and values {tuple(values.shape)} differ; repeat the "
+            f"the leading axes of query {tuple(query.shape)}, keys {tuple(keys.shape)} and values "
+            f"{tuple(values.shape)} differ; repeat the "
             "shared ones"
         )
     rows = query if query.ndim > 1 else query[None, :]
@@ -105,7 +110,8 @@ def check_logit_range(logit_range: float) -> float:
     value = float(logit_range)
     if not value > 0:
         raise ValueError(
-            f"logit_range = {logit_range}; a number > 0 is needed (at 0 all tokens weigh alike; infinity is the limit of unbounded keys): it is "
+            f"logit_range = {logit_range}; a number > 0 is needed (at 0 all tokens weigh alike; infinity is the limit "
+            "of unbounded keys): it is "
             "at most 2 ||q|| max ||k|| / sqrt(d)"
         )
     return value

@@ -1,24 +1,26 @@
 r"""However many tokens: with bounded keys near-perfect alignment fails, and more tokens make it worse.
 
-Statement as read. A target among the values of n tokens is aligned to within tau times the values' diameter R, for a tolerance tau > 0
-whatever the bound on the keys, if n is large enough.
+Statement as read. A target among the values of n tokens is aligned to within tau times the values' diameter R, for a
+tolerance tau > 0 whatever the bound on the keys, if n is large enough.
 
 **Refuted.** Let the logits of the query have a range of at most G. For a target v_i
 
-    \| o - v_i \| \ge \varphi(n) \operatorname{dist}(v_i, \mathrm{conv}\{v_j : j \ne i\}),   \varphi(n) = \frac{(n-1)e^{-G}}{1+(n-1)e^{-G}},
+    \| o - v_i \| \ge \varphi(n) \operatorname{dist}(v_i, \mathrm{conv}\{v_j : j \ne i\}),   \varphi(n) =
+    \frac{(n-1)e^{-G}}{1+(n-1)e^{-G}},
 
-for every choice of keys, and phi(n) grows with n to 1. If the other values coincide the distance is R. So for every tolerance tau < 1 and
-every G all n with (n-1) e^{-G} > tau / (1 - tau) are counterexamples.
+for every choice of keys, and phi(n) grows with n to 1. If the other values coincide the distance is R. So for every
+tolerance tau < 1 and every G all n with (n-1) e^{-G} > tau / (1 - tau) are counterexamples.
 
-**Repaired** (H3): with logits of range G >= log((n-1)/tau) some keys align every target in the hull of the values to within tau R. The range
-has to grow with the logarithm of the number of tokens.
+**Repaired** (H3): with logits of range G >= log((n-1)/tau) some keys align every target in the hull of the values to
+within tau R. The range has to grow with the logarithm of the number of tokens.
 
 Hypotheses.
     H1  The target lies in the convex hull of the values.
     H2  The logits have a range of at most G.
     H3  (restored by the repair) G >= log((n-1)/tau).
 
-In the paper: one reading of "sufficiently rich tokens give near-perfect alignment". Proof: paper_notes.md, section C5.bounded-keys.
+In the paper: one reading of "sufficiently rich tokens give near-perfect alignment". Proof: paper_notes.md, section
+C5.bounded-keys.
 """
 
 import jax
@@ -117,8 +119,12 @@ def _operations(**size: int) -> int:
 
 
 AS_STATED = Problem(sizes=SIZES, draw=_draw, instance=_any, measured=_least_error, bound=_bound, operations=_operations)
-COUNTEREXAMPLES = Problem(sizes=SIZES, draw=_draw, instance=_coinciding, measured=_least_error, bound=_bound, operations=_operations)
-REPAIRED = Problem(sizes=SIZES, draw=_draw, instance=_restored, measured=_error_of_keys, bound=_bound, operations=_operations)
+COUNTEREXAMPLES = Problem(
+    sizes=SIZES, draw=_draw, instance=_coinciding, measured=_least_error, bound=_bound, operations=_operations
+)
+REPAIRED = Problem(
+    sizes=SIZES, draw=_draw, instance=_restored, measured=_error_of_keys, bound=_bound, operations=_operations
+)
 
 
 def witness_parameters(*, num_tokens: int, width: int, dimension: int) -> Parameters:
@@ -146,8 +152,10 @@ CLAIM = Claim(
     id="C5.bounded-keys",
     title="Enough tokens of bounded keys align near-perfectly",
     statement=(
-        "With enough tokens a target among their values is aligned to within any tolerance tau of the values' diameter, however the keys are "
-        "bounded. False: with logits of range at most G the error is at least phi(n) times the distance of the target from the hull of the "
+        "With enough tokens a target among their values is aligned to within any tolerance tau of the values' "
+        "diameter, however the keys are "
+        "bounded. False: with logits of range at most G the error is at least phi(n) times the distance of the target "
+        "from the hull of the "
         "other values, and phi(n) grows with n to 1. True if the range is at least log((n-1)/tau)."
     ),
     latex=r"\|o - t\| \le \tau R;\quad \text{repaired: } G \ge \log\frac{n-1}{\tau}",
@@ -162,7 +170,10 @@ CLAIM = Claim(
     problem=AS_STATED,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="a proved lower bound on the error of every choice of keys (repaired: the error of explicit keys), in the units of the values",
+    measured_in_words=(
+        "a proved lower bound on the error of every choice of keys (repaired: the error of explicit keys), in the "
+        "units of the values"
+    ),
     bound_in_words="the tolerance times the diameter of the values",
     definitional={
         "H1": "necessity is decided by C5.hull",
@@ -171,12 +182,19 @@ CLAIM = Claim(
     },
     planted={
         "the tolerance squared": lambda instance: instance["tolerance"] * _bound(instance),
-        "the tolerance shared by the other tokens": lambda instance: _bound(instance) / (instance["values"].shape[0] - 1),
+        "the tolerance shared by the other tokens": lambda instance: (
+            _bound(instance) / (instance["values"].shape[0] - 1)
+        ),
         "half the diameter": lambda instance: _bound(instance) / 2,
-        "mean for the largest distance of two values": lambda instance: instance["tolerance"]
-        * jnp.mean(instances.row_norms(instance["values"][:, None] - instance["values"][None])),
+        "mean for the largest distance of two values": lambda instance: (
+            instance["tolerance"]
+            * jnp.mean(instances.row_norms(instance["values"][:, None] - instance["values"][None]))
+        ),
     },
-    no_network="it speaks of the best of all keys for one query, and a trained layer has one set of keys for all of its queries",
+    no_network=(
+        "it speaks of the best of all keys for one query, and a trained layer has one set of keys for all of its "
+        "queries"
+    ),
     relies_on=("C5.alignment", "C5.hull"),
     counterexamples=COUNTEREXAMPLES,
     repaired=REPAIRED,

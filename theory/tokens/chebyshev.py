@@ -1,12 +1,13 @@
-r"""Tokens that all frames share give equal queries equal outputs, so the worst frame errs by the Chebyshev radius of the targets.
+r"""Tokens that all frames share give equal queries equal outputs, so the worst frame errs by the Chebyshev radius of
+the targets.
 
-Statement. Let N frames have targets t_1, .., t_N, one query q each, all equal, and the same n tokens. Then every frame has the same output
-o, and for all weights l in the simplex
+Statement. Let N frames have targets t_1, .., t_N, one query q each, all equal, and the same n tokens. Then every frame
+has the same output o, and for all weights l in the simplex
 
     \max_f \| o - t_f \| \ge \sqrt{ \sum_f l_f \|t_f\|^2 - \| \sum_f l_f t_f \|^2 },
 
-the largest of which is the Chebyshev radius of the targets, the radius of the least ball that holds them. Half the largest distance of two
-targets is a weaker bound (an equilateral triangle of side 1: 0.577 against 0.5).
+the largest of which is the Chebyshev radius of the targets, the radius of the least ball that holds them. Half the
+largest distance of two targets is a weaker bound (an equilateral triangle of side 1: 0.577 against 0.5).
 
 Hypotheses.
     H1  The query is the same in every frame.
@@ -38,8 +39,9 @@ def chebyshev_radius(targets: Any) -> Bracketed:
         targets: (N, width) floating NumPy, JAX or PyTorch array.
 
     Returns:
-        The radius as a float, with `.lower` (from the multipliers, rounded down) and `.upper` (the largest distance from the centre, rounded
-        up) around the exact one, `.point` the centre (width,) and `.multipliers` l (N,), the centre's weights over the targets.
+        The radius as a float, with `.lower` (from the multipliers, rounded down) and `.upper` (the largest distance
+        from the centre, rounded up) around the exact one, `.point` the centre (width,) and `.multipliers` l (N,), the
+        centre's weights over the targets.
 
     Raises:
         ValueError: no (N, width) floating array of finite values.
@@ -180,10 +182,14 @@ CLAIM = Claim(
     id="C5.chebyshev",
     title="Shared tokens and equal queries: the Chebyshev radius of the targets",
     statement=(
-        "If all frames have one query and share their tokens, the largest distance of a frame's output from its target is at least the "
+        "If all frames have one query and share their tokens, the largest distance of a frame's output from its "
+        "target is at least the "
         "Chebyshev radius of the targets, and tokens with all values at the Chebyshev centre attain it."
     ),
-    latex=r"\max_f \|o - t_f\| \ge \max_{\lambda \in \Delta} \sqrt{\textstyle\sum_f \lambda_f \|t_f\|^2 - \|\sum_f \lambda_f t_f\|^2}",
+    latex=(
+        r"\max_f \|o - t_f\| \ge \max_{\lambda \in \Delta} "
+        r"\sqrt{\textstyle\sum_f \lambda_f \|t_f\|^2 - \|\sum_f \lambda_f t_f\|^2}"
+    ),
     hypotheses=(
         Hypothesis("H1", "The query is the same in every frame."),
         Hypothesis("H2", "The keys and values are the same in every frame."),
@@ -204,7 +210,8 @@ CLAIM = Claim(
         "error of the first frame": lambda instance: frame_errors(instance)[0],
     },
     no_network=(
-        "no two frames of a clip have equal queries in the trained UNet; C5.separation bounds by how much queries that differ can help, and is "
+        "no two frames of a clip have equal queries in the trained UNet; C5.separation bounds by how much queries "
+        "that differ can help, and is "
         "compared there"
     ),
     floor=0.98,

@@ -1,14 +1,16 @@
-r"""As many tokens as queries align pairwise distinct queries exactly, and how the determinant of their weights goes to zero.
+r"""As many tokens as queries align pairwise distinct queries exactly, and how the determinant of their weights goes to
+zero.
 
-Statement. Let p queries have projections x_1 < .. < x_p on a direction e, and let p tokens have the keys k_j = sqrt(d) h j e, j = 0, .., p-1,
-h > 0. With y_i = exp(h x_i) the matrix of weights P_ij = p_j(q_i) has the determinant
+Statement. Let p queries have projections x_1 < .. < x_p on a direction e, and let p tokens have the keys k_j = sqrt(d)
+h j e, j = 0, .., p-1, h > 0. With y_i = exp(h x_i) the matrix of weights P_ij = p_j(q_i) has the determinant
 
     \det P = \frac{\prod_{i < j} (y_j - y_i)}{\prod_i \sum_{l=0}^{p-1} y_i^l} > 0.
 
-So P is invertible, and the values V = P^{-1} T give every query its target exactly. In any dimension d >= 1 some direction separates queries
-that are pairwise distinct. Two equal queries have det P = 0 and equal outputs. The values are those of a polynomial interpolation at the y_i: their
-size grows with the product of the inverse gaps, so a bound on the keys, which bounds h, costs digits (measured, 12 queries equally spaced in
-[-3, 3]: the condition number of P is 4e5 for h = 1 and 1.2e9 for h = 1/4; C5.separation gives the price of two queries).
+So P is invertible, and the values V = P^{-1} T give every query its target exactly. In any dimension d >= 1 some
+direction separates queries that are pairwise distinct. Two equal queries have det P = 0 and equal outputs. The values
+are those of a polynomial interpolation at the y_i: their size grows with the product of the inverse gaps, so a bound on
+the keys, which bounds h, costs digits (measured, 12 queries equally spaced in [-3, 3]: the condition number of P is 4e5
+for h = 1 and 1.2e9 for h = 1/4; C5.separation gives the price of two queries).
 
 Hypotheses.
     H1  The keys form an arithmetic progression along e that starts at 0.
@@ -16,7 +18,8 @@ Hypotheses.
 
 **Identity**.
 
-In the paper: decides "near-perfect with enough tokens" for many queries with unbounded values. Proof: paper_notes.md, section C5.distinct.
+In the paper: decides "near-perfect with enough tokens" for many queries with unbounded values. Proof: paper_notes.md,
+section C5.distinct.
 """
 
 import math
@@ -41,11 +44,13 @@ def _keys(count: int, dimension: int, spacing: float):
     return jnp.zeros((count, dimension)).at[:, 0].set(math.sqrt(dimension) * spacing * jnp.arange(count))
 
 
-def tokens_for_distinct_queries(queries: np.ndarray, targets: np.ndarray, spacing: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def tokens_for_distinct_queries(
+    queries: np.ndarray, targets: np.ndarray, spacing: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Keys (p, d) and values (p, width) that give every query its target, up to the rounding that det P admits.
 
-    k_j = sqrt(d) h j e with e the direction in which the closest two of the queries are farthest apart among 64 drawn ones and the axes,
-    V = P^-1 T
+    k_j = sqrt(d) h j e with e the direction in which the closest two of the queries are farthest apart among 64 drawn
+    ones and the axes, V = P^-1 T
 
     Args:
         queries: (p, d) float64, pairwise distinct.
@@ -65,7 +70,10 @@ def tokens_for_distinct_queries(queries: np.ndarray, targets: np.ndarray, spacin
     if repeats.max() > 1:
         first = int(places[np.argmax(repeats)])
         same = np.flatnonzero(np.all(queries == queries[first], axis=1))
-        raise ValueError(f"queries {same[0]} and {same[1]} are equal, so their outputs are; give them one target, and one of them only")
+        raise ValueError(
+            f"queries {same[0]} and {same[1]} are equal, so their outputs are; give them one target, and one of them "
+            "only"
+        )
     drawn = np.random.default_rng(0).normal(size=(64, dimension))
     directions = np.vstack([np.eye(dimension), drawn / np.linalg.norm(drawn, axis=1, keepdims=True)])
     gaps = np.diff(np.sort(queries @ directions.T, axis=0), axis=0)
@@ -76,7 +84,10 @@ def tokens_for_distinct_queries(queries: np.ndarray, targets: np.ndarray, spacin
 
 def _draw(key: jax.Array, *, num_queries: int, dimension: int) -> Parameters:
     first, second = jax.random.split(key)
-    return {"along": jax.random.normal(first, (num_queries,)), "across": jax.random.normal(second, (num_queries, dimension - 1))}
+    return {
+        "along": jax.random.normal(first, (num_queries,)),
+        "across": jax.random.normal(second, (num_queries, dimension - 1)),
+    }
 
 
 def _instance(parameters: Parameters, *, num_queries: int, dimension: int) -> Instance:
@@ -112,9 +123,9 @@ def _bound(instance: Instance) -> jax.Array:
 
 
 def _operations(*, num_queries: int, dimension: int) -> int:
-    """A perturbation of P changes det P by ||P^-1|| times its size, relatively; P = D^-1 W with W the Vandermonde matrix of y, whose inverse
-    has rows of sum at most prod_{j != i} (1 + y_j)/|y_j - y_i| (Gautschi 1962), and D_i = sum_l y_i^l. Every factor is bounded over the family,
-    and an elimination of p rows rounds p^2 times."""
+    """A perturbation of P changes det P by ||P^-1|| times its size, relatively; P = D^-1 W with W the Vandermonde
+    matrix of y, whose inverse has rows of sum at most prod_{j != i} (1 + y_j)/|y_j - y_i| (Gautschi 1962), and D_i =
+    sum_l y_i^l. Every factor is bounded over the family, and an elimination of p rows rounds p^2 times."""
     centres = np.arange(num_queries) - (num_queries - 1) / 2
     lowest, highest = np.exp(centres - WOBBLE), np.exp(centres + WOBBLE)
     largest = 0.0
@@ -128,7 +139,9 @@ def _operations(*, num_queries: int, dimension: int) -> int:
     return 4 * num_queries**2 * math.ceil(largest) + 16 * dimension
 
 
-PROBLEM = Problem(sizes=SIZES, draw=_draw, instance=_instance, measured=_determinant, bound=_bound, operations=_operations)
+PROBLEM = Problem(
+    sizes=SIZES, draw=_draw, instance=_instance, measured=_determinant, bound=_bound, operations=_operations
+)
 
 
 def witness_parameters(*, num_queries: int, dimension: int) -> Parameters:
@@ -154,11 +167,16 @@ CLAIM = Claim(
     id="C5.distinct",
     title="As many tokens as queries align pairwise distinct queries exactly",
     statement=(
-        "With one token per query and keys in arithmetic progression along a direction that separates the queries, the matrix of attention "
-        "weights has a positive determinant in closed form, so some values give every query its target exactly. Equal queries have equal "
+        "With one token per query and keys in arithmetic progression along a direction that separates the queries, "
+        "the matrix of attention "
+        "weights has a positive determinant in closed form, so some values give every query its target exactly. Equal "
+        "queries have equal "
         "outputs."
     ),
-    latex=r"\det P = \frac{\prod_{i<j}(y_j - y_i)}{\prod_i \sum_{l=0}^{p-1} y_i^l} > 0,\quad y_i = e^{h\langle q_i, e\rangle}",
+    latex=(
+        r"\det P = \frac{\prod_{i<j}(y_j - y_i)}{\prod_i \sum_{l=0}^{p-1} y_i^l} > 0,"
+        r"\quad y_i = e^{h\langle q_i, e\rangle}"
+    ),
     hypotheses=(
         Hypothesis("H1", "The keys form an arithmetic progression along e that starts at 0."),
         Hypothesis("H2", "Values are free: one token per query."),
@@ -172,7 +190,9 @@ CLAIM = Claim(
     measured_in_words="determinant of the attention weights of p queries over p tokens",
     bound_in_words="product of the differences of exp(h x_i) over the product of their geometric sums",
     necessity={"H1": _wider_keys},
-    definitional={"H2": "the identity is about the weights alone; the values enter the conclusion that is drawn from it"},
+    definitional={
+        "H2": "the identity is about the weights alone; the values enter the conclusion that is drawn from it"
+    },
     planted={
         "gaps of neighbours alone": Plant(
             lambda instance: _product(_nodes(instance), [(i, i + 1) for i in range(instance["keys"].shape[0] - 1)]),
@@ -180,13 +200,19 @@ CLAIM = Claim(
             why="two queries have one gap",
         ),
         "every gap squared": lambda instance: _bound(instance) ** 2,
-        "one power too many in the geometric sums": lambda instance: _bound(instance)
-        / jnp.prod(1 + _nodes(instance) ** instance["keys"].shape[0]),
-        "the largest node for each in the geometric sums": lambda instance: _bound(instance)
-        * jnp.prod(jnp.sum(_nodes(instance)[:, None] ** jnp.arange(instance["keys"].shape[0])[None, :], axis=1))
-        / jnp.sum(jnp.max(_nodes(instance)) ** jnp.arange(instance["keys"].shape[0])) ** instance["keys"].shape[0],
+        "one power too many in the geometric sums": lambda instance: (
+            _bound(instance) / jnp.prod(1 + _nodes(instance) ** instance["keys"].shape[0])
+        ),
+        "the largest node for each in the geometric sums": lambda instance: (
+            _bound(instance)
+            * jnp.prod(jnp.sum(_nodes(instance)[:, None] ** jnp.arange(instance["keys"].shape[0])[None, :], axis=1))
+            / jnp.sum(jnp.max(_nodes(instance)) ** jnp.arange(instance["keys"].shape[0])) ** instance["keys"].shape[0]
+        ),
     },
-    no_network="a frame of the trained UNet has more queries in a head than any prompt has tokens, so the hypothesis never holds there",
+    no_network=(
+        "a frame of the trained UNet has more queries in a head than any prompt has tokens, so the hypothesis never "
+        "holds there"
+    ),
     lemmas=("Vandermonde determinant",),
     floor=0.99,
     floor_reason="both sides are equal on every instance",

@@ -12,14 +12,15 @@ MAX_ITERATIONS = 2000
 class Bracketed(float):
     """A least value as a float, with a certified bracket around the exact one.
 
-    The float is the value at the point that was found; rounding is not added to it, so it may lie outside the bracket by rounding only.
+    The float is the value at the point that was found; rounding is not added to it, so it may lie outside the bracket
+    by rounding only.
 
     Attributes:
         lower: proved lower end, from a dual point, rounded down.
         upper: proved upper end, from the point itself, rounded up.
         point: (width,) float64, where the value is taken.
-        multipliers: (count,) float64 of sum 1, the convex combination that makes `point`; what it is a combination of, the function that
-            returns it says.
+        multipliers: (count,) float64 of sum 1, the convex combination that makes `point`; what it is a combination of,
+            the function that returns it says.
     """
 
     lower: float
@@ -27,7 +28,9 @@ class Bracketed(float):
     point: np.ndarray
     multipliers: np.ndarray
 
-    def __new__(cls, value: float, lower: float, upper: float, point: np.ndarray, multipliers: np.ndarray) -> "Bracketed":
+    def __new__(
+        cls, value: float, lower: float, upper: float, point: np.ndarray, multipliers: np.ndarray
+    ) -> "Bracketed":
         made = super().__new__(cls, value)
         made.lower, made.upper, made.point, made.multipliers = lower, upper, point, multipliers
         return made
@@ -37,7 +40,8 @@ class Bracketed(float):
 
 
 def rounding_slack(width: int, count: int, scale: float) -> float:
-    """Absolute rounding of norms and inner products of `width` entries and sums of `count` terms, at operands of size `scale`."""
+    """Absolute rounding of norms and inner products of `width` entries and sums of `count` terms, at operands of size
+    `scale`."""
     return relative_budget(8 * (width + count) + 32) * scale
 
 

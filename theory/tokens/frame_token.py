@@ -1,12 +1,12 @@
 r"""What one token of a frame's own buys against the tokens that all frames share.
 
-Statement. A query sees one frame-specific token, whose value lies within b of the target t, and n other tokens, whose values lie beyond a
-plane at distance s from t: <u, v_j - t> >= s for a unit vector u. With logits of range at most G,
+Statement. A query sees one frame-specific token, whose value lies within b of the target t, and n other tokens, whose
+values lie beyond a plane at distance s from t: <u, v_j - t> >= s for a unit vector u. With logits of range at most G,
 
     \| o - t \| \ge \max(0, \varphi s - (1 - \varphi) b),   \varphi = \frac{n e^{-G}}{1 + n e^{-G}}.
 
-So a frame token that carries the target itself (b = 0) leaves an error of phi s; its value has to overshoot. At a distance of
-b = n e^-G ||c - t|| from the target, c the mean of the others' values, the error can be made 0.
+So a frame token that carries the target itself (b = 0) leaves an error of phi s; its value has to overshoot. At a
+distance of b = n e^-G ||c - t|| from the target, c the mean of the others' values, the error can be made 0.
 
 Hypotheses.
     H1  The logits of the query have a range of at most G.
@@ -15,7 +15,8 @@ Hypotheses.
 
 **Attained**: the others coincide at t + s u, and the frame token's value is t - b u.
 
-In the paper: not there; it says what "frame-specific" buys for one query. Proof: paper_notes.md, section C5.frame-token.
+In the paper: not there; it says what "frame-specific" buys for one query. Proof: paper_notes.md, section
+C5.frame-token.
 """
 
 import jax
@@ -47,7 +48,8 @@ def _draw(key: jax.Array, *, num_others: int, width: int, dimension: int) -> Par
 
 
 def _instance(parameters: Parameters, *, num_others: int, width: int, dimension: int) -> Instance:
-    """Others at t + u + anything that does not come nearer along u; the frame token anywhere in the ball of radius b, b a share of 1."""
+    """Others at t + u + anything that does not come nearer along u; the frame token anywhere in the ball of radius b, b
+    a share of 1."""
     logit_range = logit_range_of(parameters["range"])
     query, direction = instances.unit(parameters["query"]), instances.unit(parameters["direction"])
     along = parameters["others"] @ direction
@@ -75,7 +77,8 @@ def overshoot_error(num_others, logit_range, distance, reach):
 
     Args:
         num_others: n, the other tokens.
-        logit_range: G > 0; distance: s, of the plane beyond which the others' values lie; reach: b >= 0. Floats or JAX arrays.
+        logit_range: G > 0; distance: s, of the plane beyond which the others' values lie; reach: b >= 0. Floats or JAX
+            arrays.
 
     Source: paper_notes.md, C5.frame-token.
     """
@@ -151,7 +154,8 @@ CLAIM = Claim(
     id="C5.frame-token",
     title="What one frame-specific token buys against shared ones",
     statement=(
-        "With one token of the frame's own, whose value lies within b of the target, and n others beyond a plane at distance s from it, one "
+        "With one token of the frame's own, whose value lies within b of the target, and n others beyond a plane at "
+        "distance s from it, one "
         "query errs by at least phi s - (1 - phi) b, phi = n e^-G / (1 + n e^-G), and no larger bound holds."
     ),
     latex=r"\|o - t\| \ge \max\Bigl(0,\ \frac{n e^{-G} s - b}{1 + n e^{-G}}\Bigr)",
@@ -166,18 +170,24 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="the error that one frame token cannot go below, in units of the distance of the other values' plane from the target",
+    measured_in_words=(
+        "the error that one frame token cannot go below, in units of the distance of the other values' plane from the "
+        "target"
+    ),
     bound_in_words="distance of the query's output from the target, in the same units",
     necessity={"H1": lambda: _broken("range"), "H2": lambda: _broken("others"), "H3": lambda: _broken("own")},
     planted={
         "the error squared": lambda instance: _error(instance) ** 2,
-        "the frame token's value at the target": lambda instance: jnp.exp(-instance["logit_range"])
-        * _error({**instance, "values": instance["values"].at[0].set(instance["target"])}),
+        "the frame token's value at the target": lambda instance: (
+            jnp.exp(-instance["logit_range"])
+            * _error({**instance, "values": instance["values"].at[0].set(instance["target"])})
+        ),
         "logits twice as large": lambda instance: _error({**instance, "keys": 2 * instance["keys"]}),
         "half of the logits' range lost": lambda instance: _error(instance) * jnp.exp(-instance["logit_range"] / 2),
     },
     no_network=(
-        "it speaks of the best keys and the best value for one query; what trained tokens reach at all positions at once is measured beside "
+        "it speaks of the best keys and the best value for one query; what trained tokens reach at all positions at "
+        "once is measured beside "
         "C5.rank"
     ),
     relies_on=("C5.alignment",),

@@ -1,13 +1,13 @@
 r"""Every target in the values' convex hull is reached up to phi times its largest distance from a value.
 
-Statement. Let n tokens have values v_j, and let t = sum_j p_j v_j with p in the simplex. With logits of range at most G > 0 some keys give
-an output o with
+Statement. Let n tokens have values v_j, and let t = sum_j p_j v_j with p in the simplex. With logits of range at most G
+> 0 some keys give an output o with
 
     \| o - t \| \le \varphi \max_j \| v_j - t \|,   \varphi = \frac{(n-1) e^{-G}}{1 + (n-1) e^{-G}},
 
-namely those whose weights are proportional to x_j = max(p_j, e^{-G} max_l p_l). So a range of log((n-1) R / e) suffices for an error of e,
-R the diameter of the values. If t is the value v_i, then no keys do better than phi dist(v_i, conv of the other values), so that both ends
-agree when the other values coincide.
+namely those whose weights are proportional to x_j = max(p_j, e^{-G} max_l p_l). So a range of log((n-1) R / e) suffices
+for an error of e, R the diameter of the values. If t is the value v_i, then no keys do better than phi dist(v_i, conv
+of the other values), so that both ends agree when the other values coincide.
 
 Hypotheses.
     H1  t lies in the convex hull of the values.
@@ -15,7 +15,8 @@ Hypotheses.
 
 **Attained**: t a value, the others coinciding.
 
-In the paper: decides "near-perfect alignment with enough tokens" with unbounded logits. Proof: paper_notes.md, section C5.hull.
+In the paper: decides "near-perfect alignment with enough tokens" with unbounded logits. Proof: paper_notes.md, section
+C5.hull.
 """
 
 import math
@@ -53,10 +54,14 @@ def vertex_error_bounds(values: Any, index: int, logit_range: float) -> tuple[fl
     values, logit_range = host_array("values", values, 2), check_logit_range(logit_range)
     count, width = values.shape
     if count < 2:
-        raise ValueError(f"values hold {count} token; at least 2 are needed: a single token's value is the output of every query")
+        raise ValueError(
+            f"values hold {count} token; at least 2 are needed: a single token's value is the output of every query"
+        )
     whole = isinstance(index, int | np.integer) and not isinstance(index, bool)
     if not (whole and 0 <= index < count):
-        raise ValueError(f"index = {index}; an integer from 0 to {count - 1} is needed, the token whose value is the target")
+        raise ValueError(
+            f"index = {index}; an integer from 0 to {count - 1} is needed, the token whose value is the target"
+        )
     share, budget = rest_weight(count, logit_range), relative_budget(4 * width + 32)
     others = np.delete(values, index, axis=0)
     nearest = alignment_error(values[index], others, math.inf).lower
@@ -75,16 +80,20 @@ def sufficient_logit_range(target: Any, values: Any, error: float) -> float:
         error: > 0, in the units of the values.
 
     Raises:
-        ValueError: error not positive; a target outside the hull (the message says how far); what `alignment_error` raises.
+        ValueError: error not positive; a target outside the hull (the message says how far); what `alignment_error`
+        raises.
 
     Source: paper_notes.md, C5.hull.
     """
     if not error > 0:
-        raise ValueError(f"error = {error}; a number > 0 is needed: a range that is finite leaves some weight on every token")
+        raise ValueError(
+            f"error = {error}; a number > 0 is needed: a range that is finite leaves some weight on every token"
+        )
     outside = alignment_error(target, values, math.inf)
     if outside.lower > 0:
         raise ValueError(
-            f"the target lies at least {outside.lower:.6g} outside the convex hull of the values; no keys bring the output nearer: add tokens "
+            f"the target lies at least {outside.lower:.6g} outside the convex hull of the values; no keys bring the "
+            "output nearer: add tokens "
             "whose values surround it, or move it into the hull"
         )
     values, target = host_array("values", values, 2), host_array("target", target, 1)
@@ -95,7 +104,8 @@ def sufficient_logit_range(target: Any, values: Any, error: float) -> float:
 
 
 def aligned_keys(query: jax.Array, weights: jax.Array, logit_range: jax.Array) -> jax.Array:
-    """Keys (n, d) of a unit query whose logits have a range of at most G and whose weights come close to the given ones; JAX.
+    """Keys (n, d) of a unit query whose logits have a range of at most G and whose weights come close to the given
+    ones; JAX.
 
     x_j = max(p_j, e^-G max_l p_l),  a_j = log x_j,  k_j = sqrt(d) (a_j - mid-range) q
     """
@@ -154,7 +164,12 @@ def _bound(instance: Instance) -> jax.Array:
 
 
 PROBLEM = Problem(
-    sizes=SIZES, draw=_draw, instance=_instance, measured=_measured, bound=_bound, operations=lambda **size: 8 * operations(**size)
+    sizes=SIZES,
+    draw=_draw,
+    instance=_instance,
+    measured=_measured,
+    bound=_bound,
+    operations=lambda **size: 8 * operations(**size),
 )
 
 
@@ -200,13 +215,17 @@ CLAIM = Claim(
     id="C5.hull",
     title="A target in the values' hull is reached up to a share of its farthest value",
     statement=(
-        "With logits of range at most G some keys bring one query's output within phi times the largest distance of a value from the target, "
-        "if the target lies in the convex hull of the n values; phi = (n-1) e^-G / (1 + (n-1) e^-G), and no smaller factor will do."
+        "With logits of range at most G some keys bring one query's output within phi times the largest distance of a "
+        "value from the target, "
+        "if the target lies in the convex hull of the n values; phi = (n-1) e^-G / (1 + (n-1) e^-G), and no smaller "
+        "factor will do."
     ),
     latex=r"\|o - t\| \le \frac{(n-1)e^{-G}}{1+(n-1)e^{-G}} \max_j \|v_j - t\|",
     hypotheses=(
         Hypothesis("H1", "The target lies in the convex hull of the values."),
-        Hypothesis("H2", "The query is not zero, and its keys are free as long as its logits have a range of at most G."),
+        Hypothesis(
+            "H2", "The query is not zero, and its keys are free as long as its logits have a range of at most G."
+        ),
     ),
     verdict=Verdict.PROVED,
     tightness=Tightness.ATTAINED,
@@ -218,18 +237,25 @@ CLAIM = Claim(
     bound_in_words="phi times the largest distance of a value from the target",
     necessity={"H1": _target_outside, "H2": _no_query},
     planted={
-        "mean for the largest distance": lambda instance: _share(instance)
-        * jnp.mean(instances.distances(instance["values"], instance["target"])),
+        "mean for the largest distance": lambda instance: (
+            _share(instance) * jnp.mean(instances.distances(instance["values"], instance["target"]))
+        ),
         "n - 2 for n - 1": lambda instance: _share(instance, spilled=2) * _farthest(instance),
         "e^-2G, as if G were the largest logit": lambda instance: _share(instance, exponent=2.0) * _farthest(instance),
         "phi squared": lambda instance: _share(instance) ** 2 * _farthest(instance),
-        "half the diameter of the values": lambda instance: _share(instance) * instances.diameter(instance["values"]) / 2,
+        "half the diameter of the values": lambda instance: (
+            _share(instance) * instances.diameter(instance["values"]) / 2
+        ),
     },
     no_network=(
-        "its keys are free for one query, and the keys of a trained layer serve all positions of a frame at once; what a layer of the UNet "
+        "its keys are free for one query, and the keys of a trained layer serve all positions of a frame at once; "
+        "what a layer of the UNet "
         "can reach is C5.rank"
     ),
     relies_on=("C5.alignment",),
     floor=0.98,
-    floor_reason="the supremum is attained, at a vertex of the simplex and at coinciding values, where the derivative vanishes or has a kink",
+    floor_reason=(
+        "the supremum is attained, at a vertex of the simplex and at coinciding values, where the derivative vanishes "
+        "or has a kink"
+    ),
 )

@@ -61,6 +61,6 @@ def distances(values: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def attention_error(query: jax.Array, keys: jax.Array, values: jax.Array, target: jax.Array) -> jax.Array:
-    """|| sum_j p_j (v_j - t) ||: the error of one query, with the target subtracted before the sum, so that values which coincide with it
-    cost no rounding."""
+    """|| sum_j p_j (v_j - t) ||: the error of one query, with the target subtracted before the sum, so that values
+    which coincide with it cost no rounding."""
     return norm(attend(query, keys, values - target[None, :]))

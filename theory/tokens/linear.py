@@ -1,14 +1,16 @@
-r"""Frame tokens that are a linear map of features carry every affine dependency of the features, and err by the rest of a regression.
+r"""Frame tokens that are a linear map of features carry every affine dependency of the features, and err by the rest of
+a regression.
 
-Statement. Let the frames f = 1, .., N have features phi_f, and let a quantity of each frame be computed as g_f = A phi_f + b, with any matrix A
-and vector b: the tokens c_f of the public code, and with them the keys W_K c_f and values W_V c_f of a layer. With H = (phi_1 1; ..; phi_N 1)
-and Y any matrix whose columns are orthogonal to those of H, for all targets T (N x width)
+Statement. Let the frames f = 1, .., N have features phi_f, and let a quantity of each frame be computed as g_f = A
+phi_f + b, with any matrix A and vector b: the tokens c_f of the public code, and with them the keys W_K c_f and values
+W_V c_f of a layer. With H = (phi_1 1; ..; phi_N 1) and Y any matrix whose columns are orthogonal to those of H, for all
+targets T (N x width)
 
     \| G - T \|_F \ge \frac{|\langle Y, T \rangle|}{\|Y\|_F},
 
-and the largest of the right-hand sides is the residual ||(I - H H^+) T||_F of the linear regression of the targets on features and constant.
-So two frames with the same features get the same tokens; and if the features of one frame are used for all, as one public script does, all
-tokens are shared, and C5.chebyshev applies.
+and the largest of the right-hand sides is the residual ||(I - H H^+) T||_F of the linear regression of the targets on
+features and constant. So two frames with the same features get the same tokens; and if the features of one frame are
+used for all, as one public script does, all tokens are shared, and C5.chebyshev applies.
 
 Hypotheses.
     H1  g_f = A phi_f + b with the same A and b for every frame.
@@ -16,7 +18,8 @@ Hypotheses.
 
 **Attained**: by the regression.
 
-In the paper: not there; a limit of the architecture in the companion's public code. Proof: paper_notes.md, section C5.linear.
+In the paper: not there; a limit of the architecture in the companion's public code. Proof: paper_notes.md, section
+C5.linear.
 """
 
 from typing import Any
@@ -44,8 +47,8 @@ def linear_residual(targets: Any, features: Any) -> float:
 
         min_{A, b} ( sum_f ||A phi_f + b - t_f||^2 )^(1/2)
 
-    Directions in which features and constant together vary by less than the rounding of their singular values count as none, so features
-    that differ by rounding alone count as equal.
+    Directions in which features and constant together vary by less than the rounding of their singular values count as
+    none, so features that differ by rounding alone count as equal.
 
     Args:
         targets: (N, width) floating NumPy, JAX or PyTorch array, one row a frame.
@@ -58,7 +61,9 @@ def linear_residual(targets: Any, features: Any) -> float:
     """
     targets, features = host_array("targets", targets, 2), host_array("features", features, 2)
     if len(targets) != len(features):
-        raise ValueError(f"there are {len(targets)} targets and {len(features)} frames of features; one of each per frame is needed")
+        raise ValueError(
+            f"there are {len(targets)} targets and {len(features)} frames of features; one of each per frame is needed"
+        )
     design = np.column_stack([features / max(float(np.max(np.abs(features))), 1e-300), np.ones(len(features))])
     basis, sizes, _ = np.linalg.svd(design, full_matrices=False)
     basis = basis[:, sizes > relative_budget(8 * sum(design.shape)) * sizes[0]]
@@ -82,10 +87,12 @@ def _instance(parameters: Parameters, *, num_frames: int, num_features: int, wid
     features = parameters["features"]
     design = jnp.concatenate([features, jnp.ones((num_frames, 1))], axis=1)
     basis, _ = jnp.linalg.qr(design)
-    # Projected twice: once would leave a rounding error of the size of the drawn matrix, the second one leaves that of the rest.
+    # Projected twice: once would leave a rounding error of the size of the drawn matrix, the second one leaves that of
+    # the rest.
     once = _without(basis, parameters["test"])
     twice = _without(basis, once)
-    # Where next to nothing is left, all of it is rounding; such a test matrix is replaced by 0, which tells nothing and breaks nothing.
+    # Where next to nothing is left, all of it is rounding; such a test matrix is replaced by 0, which tells nothing and
+    # breaks nothing.
     usable = instances.norm(twice) > LEAST_SHARE * instances.norm(parameters["test"])
     matrix, offset = parameters["matrix"], parameters["offset"]
     return {
@@ -120,7 +127,12 @@ def _operations(*, num_frames: int, num_features: int, width: int) -> int:
 
 
 PROBLEM = Problem(
-    sizes=SIZES, draw=_draw, instance=_instance, measured=_measured, bound=lambda instance: instances.norm(_errors(instance)), operations=_operations
+    sizes=SIZES,
+    draw=_draw,
+    instance=_instance,
+    measured=_measured,
+    bound=lambda instance: instances.norm(_errors(instance)),
+    operations=_operations,
 )
 
 
@@ -179,8 +191,10 @@ CLAIM = Claim(
     id="C5.linear",
     title="Frame tokens linear in features err by the rest of a regression",
     statement=(
-        "Tokens, keys or values that are one affine function of the frames' features miss their targets by at least the residual of the linear "
-        "regression of the targets on features and constant, and the regression attains it. Frames with equal features get equal tokens."
+        "Tokens, keys or values that are one affine function of the frames' features miss their targets by at least "
+        "the residual of the linear "
+        "regression of the targets on features and constant, and the regression attains it. Frames with equal "
+        "features get equal tokens."
     ),
     latex=r"\|G - T\|_F \ge \max_{Y \perp [\Phi, 1]} \frac{|\langle Y, T\rangle|}{\|Y\|_F} = \|(I - HH^+)T\|_F",
     hypotheses=(
@@ -193,17 +207,25 @@ CLAIM = Claim(
     problem=PROBLEM,
     witnesses=witness,
     witness_parameters=witness_parameters,
-    measured_in_words="inner product of the targets with a unit matrix orthogonal to features and constant, in the units of the targets",
+    measured_in_words=(
+        "inner product of the targets with a unit matrix orthogonal to features and constant, in the units of the "
+        "targets"
+    ),
     bound_in_words="Frobenius distance of what is computed from the features, from the targets",
     necessity={"H1": lambda: _broken("made"), "H2": lambda: _broken("test")},
     planted={
-        "largest error of a frame for the root of the sum of squares": lambda instance: jnp.max(instances.row_norms(_errors(instance))),
-        "mean over the frames for the sum": lambda instance: instances.norm(_errors(instance)) / _errors(instance).shape[0] ** 0.5,
+        "largest error of a frame for the root of the sum of squares": lambda instance: jnp.max(
+            instances.row_norms(_errors(instance))
+        ),
+        "mean over the frames for the sum": lambda instance: (
+            instances.norm(_errors(instance)) / _errors(instance).shape[0] ** 0.5
+        ),
         "the last frame left out": lambda instance: instances.norm(_errors(instance)[1:]),
         "the sum of squares for its root, halved": lambda instance: jnp.sum(_errors(instance) ** 2) / 2,
     },
     no_network=(
-        "the editor's frame tokens come from 192 numbers of each of 8 patches a frame; for up to 24 frames such features can be affinely "
+        "the editor's frame tokens come from 192 numbers of each of 8 patches a frame; for up to 24 frames such "
+        "features can be affinely "
         "independent, and the regression then fits any targets, so that the floor is 0"
     ),
     floor=0.98,

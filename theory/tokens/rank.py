@@ -1,15 +1,17 @@
 r"""Many queries: the least error of n tokens is the tail of the targets' singular values, and r + 1 tokens suffice.
 
-Statement. Let p queries be the rows of Q and their targets the rows of T (p x width), and let s_1 >= s_2 >= .. be the singular values of T
-with the mean of its rows subtracted. For every choice of n tokens, whose outputs are the rows of O,
+Statement. Let p queries be the rows of Q and their targets the rows of T (p x width), and let s_1 >= s_2 >= .. be the
+singular values of T with the mean of its rows subtracted. For every choice of n tokens, whose outputs are the rows of
+O,
 
     \| O - T \|_F \ge \Bigl( \sum_{i \ge n} s_i^2 \Bigr)^{1/2}.
 
-If the rows of Q are linearly independent, n tokens attain it. So they reach the targets exactly if and only if n >= r + 1, r the dimension
-of the smallest affine space that holds the targets.
+If the rows of Q are linearly independent, n tokens attain it. So they reach the targets exactly if and only if n >= r +
+1, r the dimension of the smallest affine space that holds the targets.
 
-With m tokens fixed (the text) and n learned, the outputs lie in an affine space that holds the fixed values and has n more dimensions. With
-the s_i of the targets less one fixed value, projected on the complement of the fixed values' differences,
+With m tokens fixed (the text) and n learned, the outputs lie in an affine space that holds the fixed values and has n
+more dimensions. With the s_i of the targets less one fixed value, projected on the complement of the fixed values'
+differences,
 
     \| O - T \|_F \ge \Bigl( \sum_{i > n} s_i^2 \Bigr)^{1/2}.
 
@@ -18,7 +20,8 @@ Hypotheses.
 
 **Attained**: independent queries, and a simplex around the best affine approximation of the targets.
 
-In the paper: not there; it is what "enough tokens" means for more than one query. Proof: paper_notes.md, section C5.rank.
+In the paper: not there; it is what "enough tokens" means for more than one query. Proof: paper_notes.md, section
+C5.rank.
 """
 
 import math
@@ -28,7 +31,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 from theory.tokens import instances
@@ -56,14 +71,20 @@ def rank_error(targets: Any, num_tokens: int, fixed_values: Any | None = None) -
     least = 1 if fixed_values is None else 0
     whole = isinstance(num_tokens, int | np.integer) and not isinstance(num_tokens, bool)
     if not (whole and num_tokens >= least):
-        raise ValueError(f"num_tokens = {num_tokens}; an integer of at least {least} is needed: a query without a token has no output")
+        raise ValueError(
+            f"num_tokens = {num_tokens}; an integer of at least {least} is needed: a query without a token has no "
+            "output"
+        )
     if fixed_values is None:
         centred = targets - targets.mean(axis=0)
         kept = num_tokens - 1
     else:
         fixed = host_array("fixed_values", fixed_values, 2)
         if fixed.shape[1] != targets.shape[1]:
-            raise ValueError(f"fixed_values have width {fixed.shape[1]} and the targets {targets.shape[1]}; give both in the same space")
+            raise ValueError(
+                f"fixed_values have width {fixed.shape[1]} and the targets {targets.shape[1]}; give both in the same "
+                "space"
+            )
         centred = targets - fixed[0]
         if len(fixed) > 1:
             basis, sizes, _ = np.linalg.svd((fixed[1:] - fixed[0]).T, full_matrices=False)
@@ -71,12 +92,17 @@ def rank_error(targets: Any, num_tokens: int, fixed_values: Any | None = None) -
             centred = centred - (centred @ basis) @ basis.T
         kept = num_tokens
     sizes = np.linalg.svd(centred, compute_uv=False)
-    slack = relative_budget(8 * sum(targets.shape)) * float(np.linalg.norm(targets) + math.sqrt(len(targets)) * np.linalg.norm(targets[0]))
+    slack = relative_budget(8 * sum(targets.shape)) * float(
+        np.linalg.norm(targets) + math.sqrt(len(targets)) * np.linalg.norm(targets[0])
+    )
     return max(0.0, float(np.linalg.norm(sizes[kept:])) - slack)
 
 
-def tokens_for_independent_queries(queries: np.ndarray, targets: np.ndarray, num_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keys (n, d) and values (n, width) whose outputs are the best approximation of the targets by an affine space of n - 1 dimensions.
+def tokens_for_independent_queries(
+    queries: np.ndarray, targets: np.ndarray, num_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keys (n, d) and values (n, width) whose outputs are the best approximation of the targets by an affine space of n
+    - 1 dimensions.
 
     The values are a simplex around the approximation, P its barycentric weights, and K = sqrt(d) (pinv(Q) log P)^T.
 
@@ -94,20 +120,23 @@ def tokens_for_independent_queries(queries: np.ndarray, targets: np.ndarray, num
     count, dimension = queries.shape
     rank = int(np.linalg.matrix_rank(queries))
     if rank < count:
-        raise ValueError(f"the {count} queries have rank {rank}; independent ones are needed: drop those that depend on others")
+        raise ValueError(
+            f"the {count} queries have rank {rank}; independent ones are needed: drop those that depend on others"
+        )
     if not 1 <= num_tokens <= targets.shape[1] + 1:
-        raise ValueError(f"num_tokens = {num_tokens}; from 1 to {targets.shape[1] + 1} is needed, the width of the targets plus 1")
+        raise ValueError(
+            f"num_tokens = {num_tokens}; from 1 to {targets.shape[1] + 1} is needed, the width of the targets plus 1"
+        )
     middle = targets.mean(axis=0)
     rows, sizes, axes = np.linalg.svd(targets - middle, full_matrices=True)
     kept = num_tokens - 1
     padded = np.zeros(targets.shape[1])
     padded[: len(sizes)] = sizes
     coordinates = (targets - middle) @ axes[:kept].T
-    # The corners of a regular simplex about 0: its inscribed ball has radius 1 before scaling, twice what the coordinates need after it.
+    # A regular simplex about 0, whose inscribed ball has twice the radius that the coordinates need, so that the
+    # weights stay away from 0.
     corners = _regular_simplex(kept) * max(2 * float(np.max(np.linalg.norm(coordinates, axis=1), initial=0.0)), 1.0)
-    weights = np.linalg.solve(
-        np.vstack([corners.T, np.ones(num_tokens)]), np.vstack([coordinates.T, np.ones(count)])
-    ).T
+    weights = np.linalg.solve(np.vstack([corners.T, np.ones(num_tokens)]), np.vstack([coordinates.T, np.ones(count)])).T
     keys = math.sqrt(dimension) * (np.linalg.pinv(queries) @ np.log(weights)).T
     return keys, middle + corners @ axes[:kept]
 
@@ -157,7 +186,9 @@ def _tail(instance: Instance) -> jax.Array:
     targets = instance["targets"]
     num_tokens = instance["values"].shape[1]
     sizes = jnp.linalg.svd(targets - jnp.mean(targets, axis=0)[None, :], compute_uv=False)
-    return instances.rounded_down(instances.norm(sizes[num_tokens - 1 :]), instances.norm(targets), 32 * sum(targets.shape))
+    return instances.rounded_down(
+        instances.norm(sizes[num_tokens - 1 :]), instances.norm(targets), 32 * sum(targets.shape)
+    )
 
 
 def _operations(*, num_tokens: int, num_queries: int, dimension: int, width: int) -> int:
@@ -166,7 +197,12 @@ def _operations(*, num_tokens: int, num_queries: int, dimension: int, width: int
 
 
 PROBLEM = Problem(
-    sizes=SIZES, draw=_draw, instance=_instance, measured=_tail, bound=lambda instance: instances.norm(_errors(instance)), operations=_operations
+    sizes=SIZES,
+    draw=_draw,
+    instance=_instance,
+    measured=_tail,
+    bound=lambda instance: instances.norm(_errors(instance)),
+    operations=_operations,
 )
 
 
@@ -183,13 +219,20 @@ def witness_parameters(*, num_tokens: int, num_queries: int, dimension: int, wid
     """Queries along the axes, and the tokens of the construction."""
     queries, targets = np.eye(num_queries, dimension), _hadamard_targets(num_tokens, width)
     keys, values = tokens_for_independent_queries(queries, targets, num_tokens)
-    return {name: jnp.asarray(array) for name, array in (("queries", queries), ("keys", keys), ("values", values), ("targets", targets))}
+    return {
+        name: jnp.asarray(array)
+        for name, array in (("queries", queries), ("keys", keys), ("values", values), ("targets", targets))
+    }
 
 
 def witness(*, num_tokens: int, num_queries: int, dimension: int, width: int) -> Instance:
     """Four targets, all but one direction of which the tokens reach: both sides are 2."""
     made = witness_parameters(num_tokens=num_tokens, num_queries=num_queries, dimension=dimension, width=width)
-    return {**made, "keys": jnp.stack([made["keys"]] * num_queries), "values": jnp.stack([made["values"]] * num_queries)}
+    return {
+        **made,
+        "keys": jnp.stack([made["keys"]] * num_queries),
+        "values": jnp.stack([made["values"]] * num_queries),
+    }
 
 
 def _own_tokens() -> Outcome:
@@ -200,8 +243,8 @@ def _own_tokens() -> Outcome:
 
 
 def _reality(evidence: Evidence) -> list[Outcome]:
-    """Per record and head: over all frames and positions at once, the tail after the text's tokens alone, against the distance between what
-    the head gives with its learned tokens and what it gives with the text alone."""
+    """Per record and head: over all frames and positions at once, the tail after the text's tokens alone, against the
+    distance between what the head gives with its learned tokens and what it gives with the text alone."""
     outcomes = []
     for record in evidence.cross_attentions:
         own = record.num_shared + record.num_frame
@@ -209,8 +252,12 @@ def _reality(evidence: Evidence) -> list[Outcome]:
             continue
         queries, keys, values = record.heads()
         for head in range(record.num_heads):
-            with_own = np.concatenate([attend(*rows) for rows in zip(queries[:, head], keys[:, head], values[:, head], strict=True)])
-            text = np.concatenate([attend(rows, keys[0, head, own:], values[0, head, own:]) for rows in queries[:, head]])
+            with_own = np.concatenate(
+                [attend(*rows) for rows in zip(queries[:, head], keys[:, head], values[:, head], strict=True)]
+            )
+            text = np.concatenate(
+                [attend(rows, keys[0, head, own:], values[0, head, own:]) for rows in queries[:, head]]
+            )
             outcomes.append(
                 Outcome(
                     label=f"{record.label}, head {head}",
@@ -226,8 +273,10 @@ CLAIM = Claim(
     id="C5.rank",
     title="The least error of n tokens over many queries is a tail of singular values",
     statement=(
-        "Whatever the n tokens, the outputs of p queries miss their targets by at least the tail from the n-th singular value on of the "
-        "centred targets. Independent queries attain it; so r + 1 tokens suffice and are needed, r the affine rank of the targets."
+        "Whatever the n tokens, the outputs of p queries miss their targets by at least the tail from the n-th "
+        "singular value on of the "
+        "centred targets. Independent queries attain it; so r + 1 tokens suffice and are needed, r the affine rank of "
+        "the targets."
     ),
     latex=r"\|O - T\|_F \ge \Bigl(\sum_{i \ge n} s_i(T - \mathbf 1 \bar t^\top)^2\Bigr)^{1/2}",
     hypotheses=(Hypothesis("H1", "All queries see the same tokens."),),
@@ -242,21 +291,28 @@ CLAIM = Claim(
     necessity={"H1": _own_tokens},
     planted={
         "largest error of a query for the root of the sum of squares": lambda instance: jnp.max(_errors(instance)),
-        "mean over the queries for the sum": lambda instance: instances.norm(_errors(instance)) / instance["queries"].shape[0] ** 0.5,
+        "mean over the queries for the sum": lambda instance: (
+            instances.norm(_errors(instance)) / instance["queries"].shape[0] ** 0.5
+        ),
         "all queries but the first": lambda instance: instances.norm(_errors(instance)[1:]),
-        "sum of squares without its root, over the targets' size": lambda instance: jnp.sum(_errors(instance) ** 2)
-        / instances.norm(instance["targets"]),
+        "sum of squares without its root, over the targets' size": lambda instance: (
+            jnp.sum(_errors(instance) ** 2) / instances.norm(instance["targets"])
+        ),
     },
     reality=(
         Comparison(
             question=(
-                "what the learned tokens of the trained UNet add to a head's outputs in directions that no weights over the text's values "
+                "what the learned tokens of the trained UNet add to a head's outputs in directions that no weights "
+                "over the text's values "
                 "reach, against all that they add (both Frobenius norms over frames and positions)"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem for 0 learned tokens and the text's fixed values, since both outputs are computed from the recorded queries",
+            because=(
+                "the theorem for 0 learned tokens and the text's fixed values, since both outputs are computed from "
+                "the recorded queries"
+            ),
         ),
     ),
     lemmas=("Eckart-Young theorem",),

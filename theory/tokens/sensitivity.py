@@ -1,8 +1,8 @@
 r"""A certified sensitivity of a cross-attention layer in its tokens and its inputs, from the layer's own weights.
 
-Statement. A layer has H heads of width d with weights W_Q^h, W_K^h, W_V^h and W_O^h; with M_h = W_O^h W_V^h and G_h = W_Q^{h T} W_K^h its
-output at input x over the tokens c_1, .., c_n is sum_h M_h sum_j p_j^h c_j + bias, p^h = softmax_j(<x, G_h c_j> / sqrt(d)). For inputs of norm
-at most X and tokens of norm at most C
+Statement. A layer has H heads of width d with weights W_Q^h, W_K^h, W_V^h and W_O^h; with M_h = W_O^h W_V^h and G_h =
+W_Q^{h T} W_K^h its output at input x over the tokens c_1, .., c_n is sum_h M_h sum_j p_j^h c_j + bias, p^h =
+softmax_j(<x, G_h c_j> / sqrt(d)). For inputs of norm at most X and tokens of norm at most C
 
     \| f(x', c') - f(x, c) \| \le S_c \max_j \|c_j' - c_j\| + S_x \|x' - x\|,
 
@@ -14,8 +14,9 @@ Hypotheses.
     H1  All inputs have norm at most X.
     H2  All tokens have norm at most C.
 
-**Approached** for every number of heads and every even number of tokens, as the changes tend to 0: half the tokens at each of two opposite
-points of norm C along a direction m, an input of norm X whose logits do not depend on m, and changes of input and tokens that act together.
+**Approached** for every number of heads and every even number of tokens, as the changes tend to 0: half the tokens at
+each of two opposite points of norm C along a direction m, an input of norm X whose logits do not depend on m, and
+changes of input and tokens that act together.
 
 In the paper: not there. Proof: paper_notes.md, section C5.sensitivity.
 """
@@ -27,7 +28,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import CrossAttentionRecord, Evidence
 from theory.rounding import relative_budget
 from theory.tokens import instances
@@ -81,11 +94,13 @@ def attention_sensitivity(
         query_weight: (inner, channels) floating NumPy, JAX or PyTorch array, inner = num_heads * d, head by head.
         key_weight, value_weight: (inner, width) of the tokens.
         output_weight: (channels, inner).
-        input_radius: X > 0, the largest norm of an input (of a LayerNorm's output: sqrt(channels) max|gamma| + ||beta||).
+        input_radius: X > 0, the largest norm of an input (of a LayerNorm's output: sqrt(channels) max|gamma| +
+            ||beta||).
         token_radius: C > 0, the largest norm of a token.
 
     Raises:
-        ValueError: shapes that do not fit, num_heads that does not divide inner, a radius that is not positive and finite, values that are
+        ValueError: shapes that do not fit, num_heads that does not divide inner, a radius that is not positive and
+        finite, values that are
             not finite.
 
     Source: paper_notes.md, C5.sensitivity.
@@ -100,7 +115,10 @@ def attention_sensitivity(
     inner = len(query)
     if not (len(key) == len(value) == output.shape[1] == inner and key.shape[1] == value.shape[1]):
         shapes = ", ".join(f"{name} {tuple(weight.shape)}" for name, weight in weights.items())
-        raise ValueError(f"{shapes}: (inner, channels), (inner, width), (inner, width) and (channels, inner) are needed; transpose them?")
+        raise ValueError(
+            f"{shapes}: (inner, channels), (inner, width), (inner, width) and (channels, inner) are needed; transpose "
+            "them?"
+        )
     if num_heads < 1 or inner % num_heads:
         raise ValueError(f"num_heads = {num_heads} must divide inner = {inner}, the rows of the query weight")
     for name, radius in (("input_radius", input_radius), ("token_radius", token_radius)):
@@ -181,7 +199,12 @@ def _measured(instance: Instance) -> jax.Array:
     norm = instances.norm
     # Operand size of the outputs, with the factor 1 + largest logit that a softmax adds to a relative error.
     values = norm(instance["output_weight"]) * norm(instance["value_weight"]) * instance["token_radius"]
-    logits = norm(instance["query_weight"]) * norm(instance["key_weight"]) * instance["token_radius"] * instance["input_radius"]
+    logits = (
+        norm(instance["query_weight"])
+        * norm(instance["key_weight"])
+        * instance["token_radius"]
+        * instance["input_radius"]
+    )
     count = sum(instance["tokens"].shape) + sum(instance["query_weight"].shape)
     return instances.rounded_down(norm(_output(instance, 1) - _output(instance, 0)), values * (1 + logits), 32 * count)
 
@@ -228,8 +251,9 @@ PROBLEM = Problem(sizes=SIZES, draw=_draw, instance=_instance, measured=_measure
 
 
 def witness_parameters(*, num_heads: int, num_tokens: int) -> Parameters:
-    """X = 1 and C = e. Every head sees the tokens and the first two channels as they are and writes the tokens' first coordinate m into the
-    first channel. Half the tokens are at C m, half at -C m; the input is X times the second axis, whose logits do not depend on m."""
+    """X = 1 and C = e. Every head sees the tokens and the first two channels as they are and writes the tokens' first
+    coordinate m into the first channel. Half the tokens are at C m, half at -C m; the input is X times the second axis,
+    whose logits do not depend on m."""
     rows = np.tile(np.eye(HEAD_WIDTH), (num_heads, 1))
     signs = np.where(np.arange(num_tokens) % 2 == 0, 1.0, -1.0)
     slope = np.e / math.sqrt(HEAD_WIDTH)
@@ -251,7 +275,9 @@ def witness_parameters(*, num_heads: int, num_tokens: int) -> Parameters:
 def witness(*, num_heads: int, num_tokens: int) -> Instance:
     """Tokens and input move by 1/1000 each, so that both push the output along the first channel."""
     made = witness_parameters(num_heads=num_heads, num_tokens=num_tokens)
-    kept = {name: made[name] for name in ("query_weight", "key_weight", "value_weight", "output_weight", "inputs", "tokens")}
+    kept = {
+        name: made[name] for name in ("query_weight", "key_weight", "value_weight", "output_weight", "inputs", "tokens")
+    }
     return kept | {"input_radius": jnp.asarray(1.0), "token_radius": jnp.asarray(np.e)}
 
 
@@ -281,7 +307,8 @@ def _certified(record: CrossAttentionRecord) -> Sensitivity:
 
 
 def _reality(evidence: Evidence) -> list[Outcome]:
-    """Per record: the recorded outputs of neighbouring frames, against the bound from the changes of their inputs and tokens."""
+    """Per record: the recorded outputs of neighbouring frames, against the bound from the changes of their inputs and
+    tokens."""
     outcomes = []
     for record in evidence.cross_attentions:
         constants = _certified(record)
@@ -305,8 +332,10 @@ CLAIM = Claim(
     id="C5.sensitivity",
     title="Certified sensitivity of a cross-attention layer from its weights",
     statement=(
-        "On balls of radius X of inputs and C of tokens the output of a multi-head cross-attention moves by at most S_c times the largest change "
-        "of a token plus S_x times the change of the input, S_c and S_x explicit in the spectral norms of the heads' weights, and no smaller ones."
+        "On balls of radius X of inputs and C of tokens the output of a multi-head cross-attention moves by at most "
+        "S_c times the largest change "
+        "of a token plus S_x times the change of the input, S_c and S_x explicit in the spectral norms of the heads' "
+        "weights, and no smaller ones."
     ),
     latex=(
         r"\|f(x',c') - f(x,c)\| \le \sum_h \|M_h\| \Bigl[\sqrt{1 + \tfrac{X^2C^2\|G_h\|^2}{d}}\,\max_j\|c_j'-c_j\| "
@@ -328,23 +357,32 @@ CLAIM = Claim(
     planted={
         "d for its square root": lambda instance: _bound(instance, width=HEAD_WIDTH**2),
         "X C for C^2 in the inputs' part": _with_other_radius,
-        "the largest head for the sum of the heads, halved": lambda instance: _bound(instance) / (2 * len(_norms(instance))),
+        "the largest head for the sum of the heads, halved": lambda instance: (
+            _bound(instance) / (2 * len(_norms(instance)))
+        ),
         "no direct part of the tokens": _without_direct_part,
     },
     reality=(
         Comparison(
             question=(
-                "change of the recorded cross-attention output of the trained UNet from a frame to the next at one position, against the certified "
+                "change of the recorded cross-attention output of the trained UNet from a frame to the next at one "
+                "position, against the certified "
                 "sensitivity of the layer times the changes of its input and tokens"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem on the balls that hold the recorded inputs and tokens, since the layer computes what C5.alignment checks",
+            because=(
+                "the theorem on the balls that hold the recorded inputs and tokens, since the layer computes what "
+                "C5.alignment checks"
+            ),
         ),
     ),
     lemmas=("Jensen's inequality", "Popoviciu's inequality on variances"),
-    sharpness="as the changes of tokens and input tend to 0, for every number of heads and every even number of tokens; odd numbers are open",
+    sharpness=(
+        "as the changes of tokens and input tend to 0, for every number of heads and every even number of tokens; odd "
+        "numbers are open"
+    ),
     floor=0.97,
     floor_reason="the supremum is a limit in which the changes vanish, and the search may stop short of it",
 )

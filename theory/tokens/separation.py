@@ -1,11 +1,13 @@
 r"""How far one set of tokens can separate two queries.
 
-Statement. For two queries q, q' in R^d and the same tokens, whose keys have diameter R_k and whose values have diameter R_v,
+Statement. For two queries q, q' in R^d and the same tokens, whose keys have diameter R_k and whose values have diameter
+R_v,
 
     \| o(q) - o(q') \| \le R_v \tanh\left( \frac{R_k \|q - q'\|}{4 \sqrt d} \right).
 
-So if the targets of the two queries lie a distance D apart, one of the two errs by at least (D - R_v tanh(..))/2, and an exact alignment of
-both needs values of diameter D / tanh(..): as the queries come together it grows like 4 sqrt(d) D / (R_k ||q - q'||).
+So if the targets of the two queries lie a distance D apart, one of the two errs by at least (D - R_v tanh(..))/2, and
+an exact alignment of both needs values of diameter D / tanh(..): as the queries come together it grows like 4 sqrt(d) D
+/ (R_k ||q - q'||).
 
 Hypotheses.
     H1  Both queries see the same keys.
@@ -13,7 +15,8 @@ Hypotheses.
 
 **Attained**: half the tokens at each end of a segment, keys along q - q', queries on either side of the middle.
 
-In the paper: not there; it decides what shared tokens can do where the frames' queries differ. Proof: paper_notes.md, section C5.separation.
+In the paper: not there; it decides what shared tokens can do where the frames' queries differ. Proof: paper_notes.md,
+section C5.separation.
 """
 
 import math
@@ -22,7 +25,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.tokens import instances
 from theory.tokens.attention import attend
@@ -87,7 +102,8 @@ def _sides(instance: Instance) -> tuple[jax.Array, jax.Array, jax.Array, int]:
 
 
 def _operations(*, num_tokens: int, dimension: int, width: int) -> int:
-    """Counted as in `_measured`, whose rounding scales with 1 + the largest logit; that is at most 16 d where entries are at most 4."""
+    """Counted as in `_measured`, whose rounding scales with 1 + the largest logit; that is at most 16 d where entries
+    are at most 4."""
     return 16 * 16 * dimension * (num_tokens + dimension + width + 8)
 
 
@@ -131,8 +147,8 @@ def _own(what: str) -> Outcome:
 
 
 def _reality(evidence: Evidence) -> list[Outcome]:
-    """Per record, head and pair of neighbouring frames: the position whose outputs are farthest apart relative to the bound, over the text's
-    tokens alone, which all frames share."""
+    """Per record, head and pair of neighbouring frames: the position whose outputs are farthest apart relative to the
+    bound, over the text's tokens alone, which all frames share."""
     outcomes = []
     for record in evidence.cross_attentions:
         queries, keys, values = record.heads()
@@ -142,7 +158,9 @@ def _reality(evidence: Evidence) -> list[Outcome]:
             outputs = np.stack([attend(rows, text_keys, text_values) for rows in queries[:, head]])
             measured = np.linalg.norm(np.diff(outputs, axis=0), axis=-1)
             gaps = np.linalg.norm(np.diff(queries[:, head], axis=0), axis=-1)
-            key_diameter, value_diameter = (float(instances.diameter(jnp.asarray(rows))) for rows in (text_keys, text_values))
+            key_diameter, value_diameter = (
+                float(instances.diameter(jnp.asarray(rows))) for rows in (text_keys, text_values)
+            )
             bounds = np.asarray(separation_bound(gaps, key_diameter, value_diameter, keys.shape[-1]))
             place = np.unravel_index(np.argmax(measured / bounds), measured.shape)
             outcomes.append(
@@ -150,7 +168,9 @@ def _reality(evidence: Evidence) -> list[Outcome]:
                     label=f"{record.label}, head {head}, frames {place[0]} and {place[0] + 1}, position {place[1]}",
                     measured=float(measured[place]),
                     bound=float(bounds[place]),
-                    budget=PROBLEM.budget((("num_tokens", len(text_keys)), ("dimension", keys.shape[-1]), ("width", values.shape[-1]))),
+                    budget=PROBLEM.budget(
+                        (("num_tokens", len(text_keys)), ("dimension", keys.shape[-1]), ("width", values.shape[-1]))
+                    ),
                 )
             )
     return outcomes
@@ -160,7 +180,8 @@ CLAIM = Claim(
     id="C5.separation",
     title="How far one set of tokens can separate two queries",
     statement=(
-        "The outputs of two queries over the same tokens lie at most R_v tanh(R_k ||q - q'|| / (4 sqrt d)) apart, R_k and R_v the diameters of "
+        "The outputs of two queries over the same tokens lie at most R_v tanh(R_k ||q - q'|| / (4 sqrt d)) apart, R_k "
+        "and R_v the diameters of "
         "keys and values, and no smaller function of these will do."
     ),
     latex=r"\|o(q) - o(q')\| \le R_v \tanh\frac{R_k \|q - q'\|}{4\sqrt d}",
@@ -182,26 +203,32 @@ CLAIM = Claim(
         "largest norm of a key for the keys' diameter": lambda instance: separation_bound(
             _sides(instance)[0], jnp.max(instances.row_norms(instance["keys"][0])), *_sides(instance)[2:]
         ),
-        "x / (1 + x) for tanh x": lambda instance: _sides(instance)[2]
-        / (1 + 4 * math.sqrt(_sides(instance)[3]) / (_sides(instance)[0] * _sides(instance)[1])),
+        "x / (1 + x) for tanh x": lambda instance: (
+            _sides(instance)[2] / (1 + 4 * math.sqrt(_sides(instance)[3]) / (_sides(instance)[0] * _sides(instance)[1]))
+        ),
         "half the diameter of the values": lambda instance: separation_bound(*_sides(instance)) / 2,
-        "the linear bound with 8 for 4": lambda instance: _sides(instance)[0]
-        * _sides(instance)[1]
-        * _sides(instance)[2]
-        / (8 * math.sqrt(_sides(instance)[3])),
+        "the linear bound with 8 for 4": lambda instance: (
+            _sides(instance)[0] * _sides(instance)[1] * _sides(instance)[2] / (8 * math.sqrt(_sides(instance)[3]))
+        ),
     },
     reality=(
         Comparison(
             question=(
-                "distance of a head's text outputs at one position of two neighbouring frames, in the trained UNet's cross-attention, against "
+                "distance of a head's text outputs at one position of two neighbouring frames, in the trained UNet's "
+                "cross-attention, against "
                 "the bound from the distance of the two recorded queries"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem: the text's tokens are the same in all frames, and the outputs are computed from the recorded queries",
+            because=(
+                "the theorem: the text's tokens are the same in all frames, and the outputs are computed from the "
+                "recorded queries"
+            ),
         ),
     ),
     floor=0.98,
-    floor_reason="the supremum is attained, where the farthest pair of keys, and that of values, changes: kinks of the diameters",
+    floor_reason=(
+        "the supremum is attained, where the farthest pair of keys, and that of values, changes: kinks of the diameters"
+    ),
 )

@@ -1,15 +1,15 @@
 r"""How much an output changes when the frame-specific tokens change from one frame to the next.
 
-Statement. A query q sees frame tokens, whose keys change by at most a and whose values change by at most b from one frame to the next, and
-other tokens, which stay. Let m be the larger of the two frames' attention masses on the frame tokens, and R_v the diameter of all values of
-the first frame. Then
+Statement. A query q sees frame tokens, whose keys change by at most a and whose values change by at most b from one
+frame to the next, and other tokens, which stay. Let m be the larger of the two frames' attention masses on the frame
+tokens, and R_v the diameter of all values of the first frame. Then
 
     \| o' - o \| \le m b + c(m) \, R_v \, \frac{\|q\| a}{\sqrt d},
     \qquad c(m) = \begin{cases} m (1 - m) & m \le 1/3 \\ (1 + m)^2 / 8 & m \ge 1/3. \end{cases}
 
-Together with C5.separation, for a query that changes too, the output changes by at most R_v' tanh(R_k' ||q' - q|| / (4 sqrt d)) more, with the
-diameters of the second frame's tokens. So "frame-specific" tokens that change little from frame to frame keep the outputs together, and c(m)
-is at most 1/2.
+Together with C5.separation, for a query that changes too, the output changes by at most R_v' tanh(R_k' ||q' - q|| / (4
+sqrt d)) more, with the diameters of the second frame's tokens. So "frame-specific" tokens that change little from frame
+to frame keep the outputs together, and c(m) is at most 1/2.
 
 Hypotheses.
     H1  The keys of the frame tokens change by at most a, their values by at most b.
@@ -17,7 +17,8 @@ Hypotheses.
 
 **Approached** as a -> 0 with b = 0: with at least two frame tokens and one other, or one frame token and m <= 1/3.
 
-In the paper: not there; it says what frame-specific tokens cost in temporal consistency. Proof: paper_notes.md, section C5.temporal.
+In the paper: not there; it says what frame-specific tokens cost in temporal consistency. Proof: paper_notes.md, section
+C5.temporal.
 """
 
 import math
@@ -26,7 +27,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from theory.claim import Claim, Comparison, Hypothesis, Instance, Origin, Outcome, Parameters, Plant, Problem, Tells, Tightness, Verdict
+from theory.claim import (
+    Claim,
+    Comparison,
+    Hypothesis,
+    Instance,
+    Origin,
+    Outcome,
+    Parameters,
+    Plant,
+    Problem,
+    Tells,
+    Tightness,
+    Verdict,
+)
 from theory.evidence import Evidence
 from theory.rounding import relative_budget
 from theory.tokens import instances
@@ -59,7 +73,8 @@ def temporal_bound(mass, key_change, value_change, value_diameter, query_norm, d
         m b + c(m) R_v ||q|| a / sqrt(d)
 
     Args:
-        mass: m, the larger attention mass on the frame tokens; key_change, value_change: a and b; value_diameter: R_v of the first frame;
+        mass: m, the larger attention mass on the frame tokens; key_change, value_change: a and b; value_diameter: R_v
+            of the first frame;
             query_norm: ||q||. Floats or JAX arrays.
         dimension: d, of a head.
 
@@ -79,7 +94,9 @@ def _draw(key: jax.Array, *, num_frame: int, num_others: int, dimension: int, mo
     }
 
 
-def _instance(parameters: Parameters, *, num_frame: int, num_others: int, dimension: int, moving_values: int) -> Instance:
+def _instance(
+    parameters: Parameters, *, num_frame: int, num_others: int, dimension: int, moving_values: int
+) -> Instance:
     still = jnp.zeros((num_others, 1))
     key_changes = jnp.concatenate([parameters["key_changes"], still * jnp.zeros((1, dimension))])
     value_changes = moving_values * jnp.concatenate([parameters["value_changes"], still * jnp.zeros((1, WIDTH))])
@@ -95,15 +112,21 @@ def _instance(parameters: Parameters, *, num_frame: int, num_others: int, dimens
 
 def _outputs(instance: Instance) -> tuple[jax.Array, jax.Array]:
     query = instance["query"]
-    return attend(query, instance["keys"], instance["values"]), attend(query, instance["new_keys"], instance["new_values"])
+    return attend(query, instance["keys"], instance["values"]), attend(
+        query, instance["new_keys"], instance["new_values"]
+    )
 
 
 def _measured(instance: Instance) -> jax.Array:
     before, after = _outputs(instance)
     count, dimension = instance["keys"].shape
-    largest_key = jnp.maximum(jnp.max(instances.row_norms(instance["keys"])), jnp.max(instances.row_norms(instance["new_keys"])))
+    largest_key = jnp.maximum(
+        jnp.max(instances.row_norms(instance["keys"])), jnp.max(instances.row_norms(instance["new_keys"]))
+    )
     logit_size = instances.norm(instance["query"]) * largest_key / math.sqrt(dimension)
-    scale = (1 + logit_size) * (jnp.max(instances.row_norms(instance["values"])) + jnp.max(instances.row_norms(instance["new_values"])))
+    scale = (1 + logit_size) * (
+        jnp.max(instances.row_norms(instance["values"])) + jnp.max(instances.row_norms(instance["new_values"]))
+    )
     return instances.rounded_down(instances.norm(after - before), scale, 8 * (count + dimension + WIDTH) + 64)
 
 
@@ -131,7 +154,8 @@ def _change_of_logits(instance: Instance) -> jax.Array:
 
 
 def _operations(*, num_frame: int, num_others: int, dimension: int, moving_values: int) -> int:
-    """As in `_measured`; the changes a and b, differences of entries of size at most 4, carry a relative rounding of their own."""
+    """As in `_measured`; the changes a and b, differences of entries of size at most 4, carry a relative rounding of
+    their own."""
     return 256 * (num_frame + num_others + dimension + WIDTH)
 
 
@@ -153,7 +177,8 @@ def _extremal_weights(num_frame: int, num_others: int) -> np.ndarray:
 
 
 def witness_parameters(*, num_frame: int, num_others: int, dimension: int, moving_values: int) -> Parameters:
-    """One frame token's logit rises, the others' frame tokens' falls; its value is at one end of a segment and all others at the other."""
+    """One frame token's logit rises, the others' frame tokens' falls; its value is at one end of a segment and all
+    others at the other."""
     count = num_frame + num_others
     axis, first = np.eye(dimension)[0], np.eye(count)[0]
     own_first = np.eye(num_frame)[0]
@@ -168,7 +193,9 @@ def witness_parameters(*, num_frame: int, num_others: int, dimension: int, movin
 
 def witness(*, num_frame: int, num_others: int, dimension: int, moving_values: int) -> Instance:
     """A change of 1/1000 in the keys: the ratio falls short of 1 by about as much."""
-    made = witness_parameters(num_frame=num_frame, num_others=num_others, dimension=dimension, moving_values=moving_values)
+    made = witness_parameters(
+        num_frame=num_frame, num_others=num_others, dimension=dimension, moving_values=moving_values
+    )
     new_keys = made["keys"].at[:num_frame].add(made["key_changes"])
     own = np.zeros(num_frame + num_others)
     own[:num_frame] = 1.0
@@ -195,8 +222,8 @@ def _broken(what: str) -> Outcome:
 
 
 def _reality(evidence: Evidence) -> list[Outcome]:
-    """Per record and head, over neighbouring frames and positions: the change of the output for the first frame's query, when its tokens are
-    replaced by the next frame's, against the bound."""
+    """Per record and head, over neighbouring frames and positions: the change of the output for the first frame's
+    query, when its tokens are replaced by the next frame's, against the bound."""
     outcomes = []
     for record in evidence.cross_attentions:
         if not record.num_frame:
@@ -236,7 +263,8 @@ def _reality(evidence: Evidence) -> list[Outcome]:
 
 
 def _neighbours(evidence: Evidence) -> list[Outcome]:
-    """Per record: root mean square change of the layer's recorded output from a frame to the next, against that between the first and the last."""
+    """Per record: root mean square change of the layer's recorded output from a frame to the next, against that between
+    the first and the last."""
     outcomes = []
     for record in evidence.cross_attentions:
         steps = np.diff(record.outputs, axis=0)
@@ -255,10 +283,14 @@ CLAIM = Claim(
     id="C5.temporal",
     title="How much outputs change when the frame-specific tokens do",
     statement=(
-        "From one frame to the next the output of a query changes by at most m b + c(m) R_v ||q|| a / sqrt(d), a and b the largest changes of a "
+        "From one frame to the next the output of a query changes by at most m b + c(m) R_v ||q|| a / sqrt(d), a and "
+        "b the largest changes of a "
         "frame token's key and value, m the attention mass on them; c(m) = m (1 - m) up to 1/3 and (1 + m)^2 / 8 above."
     ),
-    latex=r"\|o' - o\| \le m b + c(m) R_v \frac{\|q\| a}{\sqrt d},\quad c(m) = m(1-m)\ (m \le \tfrac13),\ \tfrac{(1+m)^2}{8}\ (m \ge \tfrac13)",
+    latex=(
+        r"\|o' - o\| \le m b + c(m) R_v \frac{\|q\| a}{\sqrt d},"
+        r"\quad c(m) = m(1-m)\ (m \le \tfrac13),\ \tfrac{(1+m)^2}{8}\ (m \ge \tfrac13)"
+    ),
     hypotheses=(
         Hypothesis("H1", "The keys of the frame tokens change by at most a, their values by at most b."),
         Hypothesis("H2", "The query and all other tokens are the same in both frames."),
@@ -270,17 +302,24 @@ CLAIM = Claim(
     witnesses=witness,
     witness_parameters=witness_parameters,
     measured_in_words="distance of a query's outputs in two neighbouring frames, in the units of the values",
-    bound_in_words="attention mass times the change of the values, plus c of the mass times the values' diameter times the change of the logits",
+    bound_in_words=(
+        "attention mass times the change of the values, plus c of the mass times the values' diameter times the "
+        "change of the logits"
+    ),
     sharpness=(
-        "as the change a of the keys tends to 0; the coefficient c(m) is reached in that limit with b = 0, for every m with two frame tokens "
-        "and another one, and for m <= 1/3 with one frame token; for one frame token and m > 1/3 the coefficient m (1 - m) holds, which is "
+        "as the change a of the keys tends to 0; the coefficient c(m) is reached in that limit with b = 0, for every "
+        "m with two frame tokens "
+        "and another one, and for m <= 1/3 with one frame token; for one frame token and m > 1/3 the coefficient m (1 "
+        "- m) holds, which is "
         "smaller; both terms are reached together when all values of the frame tokens move along the segment as well"
     ),
     necessity={"H1": lambda: _broken("own"), "H2": lambda: _broken("others")},
     planted={
         "m (1 - m) at every m": Plant(
-            lambda instance: temporal_bound(*_sides(instance))
-            - (mass_factor(_mass(instance)) - _mass(instance) * (1 - _mass(instance))) * _change_of_logits(instance),
+            lambda instance: (
+                temporal_bound(*_sides(instance))
+                - (mass_factor(_mass(instance)) - _mass(instance) * (1 - _mass(instance))) * _change_of_logits(instance)
+            ),
             applies=lambda *, num_frame, **_: num_frame > 1,
             why="with one frame token the coefficient m (1 - m) is true at every m",
         ),
@@ -289,22 +328,29 @@ CLAIM = Claim(
             *_sides(instance)[:3], _sides(instance)[3] / 2, *_sides(instance)[4:]
         ),
         "the mass squared": lambda instance: temporal_bound(_mass(instance) ** 2, *_sides(instance)[1:]),
-        "1/8 for every mass": lambda instance: _sides(instance)[0] * _sides(instance)[2] + _change_of_logits(instance) / 8,
+        "1/8 for every mass": lambda instance: (
+            _sides(instance)[0] * _sides(instance)[2] + _change_of_logits(instance) / 8
+        ),
     },
     reality=(
         Comparison(
             question=(
-                "change of a head's output at one position, when the tokens of a frame are replaced by the next frame's, in the trained UNet with "
+                "change of a head's output at one position, when the tokens of a frame are replaced by the next "
+                "frame's, in the trained UNet with "
                 "its prompt tokens, against the bound from the changes of keys and values"
             ),
             origin=Origin.NETWORK,
             tells=Tells.IMPLIED,
             compare=_reality,
-            because="the theorem: shared and text tokens are the same in all frames, and the outputs are computed from the recorded queries",
+            because=(
+                "the theorem: shared and text tokens are the same in all frames, and the outputs are computed from "
+                "the recorded queries"
+            ),
         ),
         Comparison(
             question=(
-                "root mean square change of the recorded cross-attention output of the trained UNet from a frame to the next, against that between "
+                "root mean square change of the recorded cross-attention output of the trained UNet from a frame to "
+                "the next, against that between "
                 "the first and the last frame"
             ),
             origin=Origin.NETWORK,

@@ -65,7 +65,10 @@ def test_bad_attention(arguments, message):
 @pytest.mark.parametrize("logit_range", [0.0, -1.0, math.nan])
 def test_bad_logit_range(logit_range):
     target, values = drawn(0)
-    for call in (lambda: alignment_error(target, values, logit_range), lambda: vertex_error_bounds(values, 0, logit_range)):
+    for call in (
+        lambda: alignment_error(target, values, logit_range),
+        lambda: vertex_error_bounds(values, 0, logit_range),
+    ):
         with pytest.raises(ValueError, match="a number > 0 is needed"):
             call()
 
@@ -110,7 +113,12 @@ def test_least_weights_against_a_linear_program(seed):
     assert abs(value - scores @ weights) <= relative_budget(8 * count) * np.abs(scores).sum()
 
 
-@hypothesis.given(st.integers(0, 2**31 - 1), st.integers(1, 8), st.integers(1, 6), st.sampled_from([0.1, 1.0, 5.0, 50.0, 800.0, math.inf]))
+@hypothesis.given(
+    st.integers(0, 2**31 - 1),
+    st.integers(1, 8),
+    st.integers(1, 6),
+    st.sampled_from([0.1, 1.0, 5.0, 50.0, 800.0, math.inf]),
+)
 def test_certificate_closes(seed, tokens, width, logit_range):
     """Both ends meet to rounding, the weights are reachable, and no drawn keys do better than the lower end."""
     rng = np.random.default_rng(seed)

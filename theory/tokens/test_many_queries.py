@@ -40,7 +40,8 @@ def test_one_token_more_than_the_rank_is_exact_and_one_less_is_not(rank):
 
 @pytest.mark.parametrize("make", [np.asarray, jnp.asarray, torch.tensor])
 def test_rank_error_with_fixed_values(make):
-    """No drawn keys and learned values do better than the bound, which learned values outside the text's space make small."""
+    """No drawn keys and learned values do better than the bound, which learned values outside the text's space make
+    small."""
     rng = np.random.default_rng(0)
     targets, text = rng.normal(size=(12, 6)), rng.normal(size=(3, 6))
     bounds = [rank_error(make(targets), count, make(text)) for count in (0, 1, 2, 4)]
@@ -60,7 +61,10 @@ def test_rank_error_with_fixed_values(make):
         (lambda: rank_error(np.ones((3, 2)), 1, np.ones((2, 3))), "width 3"),
         (lambda: tokens_for_independent_queries(np.ones((3, 4)), np.ones((3, 2)), 2), "rank 1"),
         (lambda: tokens_for_independent_queries(np.eye(3), np.ones((3, 2)), 4), "from 1 to 3"),
-        (lambda: tokens_for_distinct_queries(np.array([[1.0], [2.0], [1.0]]), np.ones((3, 2))), "queries 0 and 2 are equal"),
+        (
+            lambda: tokens_for_distinct_queries(np.array([[1.0], [2.0], [1.0]]), np.ones((3, 2))),
+            "queries 0 and 2 are equal",
+        ),
         (lambda: tokens_for_distinct_queries(np.eye(2), np.ones((2, 2)), spacing=0.0), "spacing"),
         (lambda: linear_residual(np.ones((3, 2)), np.ones((4, 1))), "3 targets and 4 frames"),
     ],
@@ -98,7 +102,8 @@ def _exact_sigmoid(queries, copies: int):
 
 
 def test_more_tokens_can_be_worse():
-    """d = 1, 13 queries, targets sigma(3 q): 2 and 4 tokens are exact and 3 are not (paper_notes.md, C5.rank); what 3 leave is searched for."""
+    """d = 1, 13 queries, targets sigma(3 q): 2 and 4 tokens are exact and 3 are not (paper_notes.md, C5.rank); what 3
+    leave is searched for."""
     queries = np.linspace(-3, 3, 13)[:, None]
     targets = 1 / (1 + np.exp(-3 * queries))
     for copies in (1, 2):
@@ -114,10 +119,13 @@ def test_more_tokens_can_be_worse():
 
 
 def test_coefficient_of_the_temporal_bound():
-    """c(m) is the largest share of (1 - (a - b)) a over splits a + b = m, a >= b: in rationals, on a grid that holds the maximiser."""
+    """c(m) is the largest share of (1 - (a - b)) a over splits a + b = m, a >= b: in rationals, on a grid that holds
+    the maximiser."""
     for twentieths in range(1, 21):
         mass = fractions.Fraction(twentieths, 20)
-        splits = [max(mass / 2, mass * fractions.Fraction(step, 400)) for step in range(200, 401)] + [max(mass / 2, (1 + mass) / 4)]
+        splits = [max(mass / 2, mass * fractions.Fraction(step, 400)) for step in range(200, 401)] + [
+            max(mass / 2, (1 + mass) / 4)
+        ]
         best = max(a * (1 - (a - (mass - a))) for a in splits if a <= mass)
         assert abs(float(mass_factor(float(mass))) - float(best)) <= relative_budget(16)
 
@@ -136,7 +144,9 @@ def test_sensitivity_is_above_every_jacobian(seed):
         return weights[3] @ jnp.concatenate(made)
 
     certified = attention_sensitivity(*weights, num_heads=heads, input_radius=0.5, token_radius=0.7)
-    assert certified == attention_sensitivity(*map(torch.tensor, weights), num_heads=heads, input_radius=0.5, token_radius=0.7)
+    assert certified == attention_sensitivity(
+        *map(torch.tensor, weights), num_heads=heads, input_radius=0.5, token_radius=0.7
+    )
     for _ in range(5):
         x, tokens = rng.normal(size=channels), rng.normal(size=(7, size))
         x, tokens = 0.5 * x / np.linalg.norm(x), 0.7 * tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
