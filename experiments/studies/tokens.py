@@ -326,9 +326,9 @@ def caption(data: Data) -> str:
         f"lower bounds for shared and for own tokens differ by at most {_bound_difference(data):.1g} in any layer. "
         f"Below left: {data['retrace_frames']} frames inverted and sampled back in {data['inversion_steps']} steps "
         f"after {data['retrace_steps']} steps of fitting the inversion's predictions: {data['retrace']['off']:.3g} "
-        f"without an adapter, {lora['error']:.3g} with LoRA ({lora['parameters']} numbers), least {trips}. Below right: "
-        f"sensitivity of each layer at timestep {look['timestep']}, certified on the ball of the recorded inputs and "
-        "tokens, and the largest one found there."
+        f"without an adapter, {lora['error']:.3g} with LoRA ({lora['parameters']} numbers), least {trips}. Below "
+        f"right: sensitivity of each layer at timestep {look['timestep']}, certified on the ball of the recorded inputs "
+        "and tokens, and the largest one found there."
     )
 
 
