@@ -60,6 +60,9 @@ class Settings:
         descent_steps: steps of gradient descent on the adapter at each learning rate of the sweep.
         long_descent_steps: steps of the runs in which its sharpness is followed.
         sharpness_every: every how many steps the step-size rule measures the Gauss-Newton sharpness.
+        token_counts: how many prompt tokens the study of tokens fits, of each kind.
+        token_steps: steps of fitting them to the look.
+        retrace_steps: steps of fitting them, and LoRA, to retrace an inversion.
         extra_seeds: further seeds of the random and the adversarial search of every claim.
         claims: ids to check; None is all of them.
         threads: of the networks and matrix products; None chooses (see `experiments.threads`).
@@ -90,6 +93,9 @@ class Settings:
     descent_steps: int = 4
     long_descent_steps: int = 6
     sharpness_every: int = 5
+    token_counts: tuple[int, ...] = (1, 2, 4, 8, 16)
+    token_steps: int = 80
+    retrace_steps: int = 12
     extra_seeds: int = 0
     claims: tuple[str, ...] | None = None
     threads: int | None = None
@@ -110,9 +116,11 @@ class Settings:
                 "noise levels"
             )
         counts = ("frame_stride", "adapter_steps", "subject_frames", "feature_levels", "training_snapshots")
-        for name in (*counts, "study_instances", "descent_steps", "long_descent_steps", "sharpness_every"):
+        for name in (*counts, "study_instances", "descent_steps", "long_descent_steps", "sharpness_every", "token_steps", "retrace_steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} = {getattr(self, name)}; at least 1 is needed")
+        if not self.token_counts or min(self.token_counts) < 1:
+            raise UserError(f"token_counts = {self.token_counts}; at least one number is needed, each at least 1")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise UserError(f"learning_rate = {self.learning_rate}; a finite number > 0 is needed, for example 1e-3")
         if not (math.isfinite(self.temporal_weight) and self.temporal_weight >= 0):
@@ -154,6 +162,8 @@ _PRESETS = {
         "study_instances": 2048,
         "descent_steps": 16,
         "long_descent_steps": 100,
+        "token_steps": 300,
+        "retrace_steps": 60,
         "extra_seeds": 1,
     },
 }

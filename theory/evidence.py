@@ -62,6 +62,56 @@ class AdapterRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class CrossAttentionRecord:
+    """One evaluation of a cross-attention layer (attn2), its adapter included in the weights.
+
+    With x a position's input, c_j a token, and d = inner / num_heads the width of a head,
+
+        q = W_Q x,  k_j = W_K c_j,  v_j = W_V c_j
+        output = W_O [softmax(q_h k_h^T / sqrt(d)) v_h over the heads h] + b
+
+    Attributes:
+        label: layer, timestep and whether the adapter was on, for the report.
+        inputs: (frames, positions, channels) x.
+        context: (frames, tokens, width) c: [shared | frame | text], or the text alone.
+        outputs: (frames, positions, channels) what the layer returned.
+        query_weight, key_weight, value_weight: (inner, channels), (inner, width), (inner, width).
+        output_weight, output_bias: (channels, inner) and (channels,).
+        num_heads: number of heads.
+        num_shared, num_frame: how many of the tokens are shared learned ones, and how many are computed from the
+            frame; the rest is text.
+    """
+
+    label: str
+    inputs: np.ndarray
+    context: np.ndarray
+    outputs: np.ndarray
+    query_weight: np.ndarray
+    key_weight: np.ndarray
+    value_weight: np.ndarray
+    output_weight: np.ndarray
+    output_bias: np.ndarray
+    num_heads: int
+    num_shared: int
+    num_frame: int
+
+    def heads(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Queries (frames, heads, positions, d), keys and values (frames, heads, tokens, d)."""
+
+        def split(rows: np.ndarray, weight: np.ndarray) -> np.ndarray:
+            made = rows @ weight.T
+            return made.reshape(*made.shape[:2], self.num_heads, -1).transpose(0, 2, 1, 3)
+
+        queries = split(self.inputs, self.query_weight)
+        return queries, split(self.context, self.key_weight), split(self.context, self.value_weight)
+
+    def project(self, heads: np.ndarray) -> np.ndarray:
+        """(frames, heads, positions, d) -> (frames, positions, channels): the output projection."""
+        joined = heads.transpose(0, 2, 1, 3).reshape(*self.inputs.shape[:2], -1)
+        return joined @ self.output_weight.T + self.output_bias
+
+
+@dataclasses.dataclass(frozen=True)
 class TwoLayerRecord:
     """A round trip of a trained network with one hidden layer, and its weights; see theory/inversion/two_layer.py.
 
@@ -198,6 +248,7 @@ class Evidence:
     round_trips: tuple[RoundTripRecord, ...]
     adapters: tuple[AdapterRecord, ...] = ()
     two_layer_trips: tuple[TwoLayerRecord, ...] = ()
+    cross_attentions: tuple[CrossAttentionRecord, ...] = ()
     hypotheses: tuple[HypothesisRecord, ...] = ()
     practice: tuple[PracticeRecord, ...] = ()
     output_layers: tuple[OutputLayerRecord, ...] = ()

@@ -301,7 +301,59 @@ PAPER: Mapping[str, PaperClaim] = {
     "C5": PaperClaim(
         title="Shared and frame-specific prompt tokens give near-perfect alignment",
         known_from="one public summary of the extended part, where the tokens are called shared and unshared",
-        readings=(),
+        readings=(
+            Reading(
+                "for one query with unbounded logits",
+                "One query is aligned to any target in the convex hull of the tokens' values, to within any error.",
+                Decision.TRUE,
+                "a logit range of log((n-1) R / e) suffices for an error of e, R the diameter of the n values",
+                ("C5.hull", "C5.alignment"),
+            ),
+            Reading(
+                "for distinct queries with a token each",
+                "p pairwise distinct queries are aligned exactly by p tokens whose keys and values are free.",
+                Decision.TRUE,
+                "V = P^-1 T with det P > 0 in closed form; r + 1 tokens suffice for independent queries whose targets have affine rank r",
+                ("C5.distinct", "C5.rank"),
+            ),
+            Reading(
+                "as smooth in time",
+                "Where the frame-specific tokens change little from a frame to the next, so do the outputs.",
+                Decision.TRUE,
+                "m b + c(m) R_v |q| a / sqrt(d) for changes a of the keys and b of the values and an attention mass m; c(m) <= 1/2",
+                ("C5.temporal", "C5.separation", "C5.sensitivity"),
+            ),
+            Reading(
+                "with one frame-specific token per frame",
+                "A frame's own token aligns one query of that frame exactly, whatever the shared tokens are.",
+                Decision.REPAIRED,
+                "if its value overshoots the target by n e^-G times the distance of the target from the mean of the n others; a value at the "
+                "target leaves (n e^-G)/(1 + n e^-G) times their distance from it",
+                ("C5.frame-token",),
+            ),
+            Reading(
+                "with frame tokens linear in features",
+                "Frame tokens that are one linear map of the frames' features take any values.",
+                Decision.REPAIRED,
+                "up to the residual of the regression of the wanted values on features and constant, which is 0 where the features are affinely "
+                "independent",
+                ("C5.linear",),
+            ),
+            Reading(
+                "with bounded keys",
+                "With keys of bounded norm, enough tokens align one query to within any error.",
+                Decision.FALSE,
+                "the error of a value away from the others is at least phi(n) times its distance from their hull, phi(n) growing to 1",
+                ("C5.bounded-keys",),
+            ),
+            Reading(
+                "with shared tokens alone",
+                "Tokens that all frames share align every frame, whatever the frames' targets.",
+                Decision.FALSE,
+                "where the frames' queries agree the worst frame errs by the Chebyshev radius of its targets, at least half their diameter",
+                ("C5.shared", "C5.chebyshev", "C5.separation"),
+            ),
+        ),
     ),
 }
 """What the paper (arXiv 2504.16016) claims, in our words; paper_notes.md says how sure we are of its own wording."""

@@ -109,7 +109,10 @@ def white_noise_practice(record: PracticeRecord, rng: np.random.Generator) -> Pr
 
 
 def white_noise(evidence: Evidence) -> Evidence:
-    """Every prediction and every feature replaced by white noise of its strength; round trips stay consistent."""
+    """Every prediction, feature and cross-attention output replaced by white noise of its strength.
+
+    Round trips stay consistent.
+    """
     rng = np.random.default_rng(SEED)
     return dataclasses.replace(
         evidence,
@@ -119,6 +122,10 @@ def white_noise(evidence: Evidence) -> Evidence:
         hypotheses=tuple(white_noise_pairs(record, rng) for record in evidence.hypotheses),
         practice=tuple(white_noise_practice(record, rng) for record in evidence.practice),
         refined_trips=tuple(white_noise_trip(record, rng) for record in evidence.refined_trips),
+        cross_attentions=tuple(
+            dataclasses.replace(record, outputs=_noise_like(record.outputs, rng))
+            for record in evidence.cross_attentions
+        ),
     )
 
 
@@ -129,7 +136,8 @@ def frame_order(num_frames: int) -> np.ndarray:
 
 
 def permuted_frames(evidence: Evidence) -> Evidence:
-    """The features' frames in another order; of each trip, the predictions at the inversion's states in another order than the states.
+    """The frames of features and cross-attention outputs in another order; of each trip, the predictions at the inversion's states in
+    another order than the states.
 
     Of a training run the captured frames change places, and its losses and gradients stay those of the order that was trained on.
     """
@@ -150,6 +158,10 @@ def permuted_frames(evidence: Evidence) -> Evidence:
         features=tuple(features(record) for record in evidence.features),
         round_trips=tuple(trip(record) for record in evidence.round_trips),
         trainings=tuple(training(record) for record in evidence.trainings),
+        cross_attentions=tuple(
+            dataclasses.replace(record, outputs=record.outputs[frame_order(len(record.outputs))])
+            for record in evidence.cross_attentions
+        ),
     )
 
 

@@ -22,6 +22,7 @@ import torch
 from experiments.editor.adapters import ADAPTER_NAME, lora_layers
 from experiments.editor.capture import select_layers
 from experiments.editor.clips import CLIPS, caption, load_clip, resize_area
+from experiments.editor.cross_attention import cross_attention_arrays, cross_attention_records
 from experiments.editor.editor import Editor
 from experiments.editor.inversion import (
     Ladder,
@@ -286,6 +287,10 @@ def gather(
         "adapter/<timestep>/<layer>/<part>"             of the first of the layers, with LoRA: the output projection
                                                         at the first of the timesteps, <part> the arrays of
                                                         theory.evidence.AdapterRecord
+        "cross/<timestep>/<layer>/<part>"               of the cross-attentions (attn2) beside the first and the last
+                                                        of the layers at the first of the timesteps, adapter on, <part>
+                                                        the arrays of theory.evidence.CrossAttentionRecord, "counts"
+                                                        its numbers of heads, shared tokens and frame tokens
         "round_trip/<name>/inversion"                   (N + 1, x)   z_k
         "round_trip/<name>/sampling"                    (N + 1, x)   w_k
         "round_trip/<name>/inversion_predictions"       (N, x)       eps(z_k, t_{k+1}), the inversion's network
@@ -349,8 +354,9 @@ def gather(
             arrays |= {f"features/{name}/{timestep}/{layer}": _array(values) for layer, values in captured.items()}
             step()
     arrays |= _adapter_arrays(editor, trips["on"].inversion[1], int(timesteps[1]), prompt, layers)
-    names, middle = select_layers(editor.pipeline.unet, layers), int(timesteps[(num_steps + 1) // 2])
-    arrays |= training_arrays(record_trainings(editor, latents, middle, prompt, names, steps=TRAINING_STEPS, progress=step))
+    chosen = select_layers(editor.pipeline.unet, layers)
+    middle = int(timesteps[(num_steps + 1) // 2])
+    arrays |= training_arrays(record_trainings(editor, latents, middle, prompt, chosen, steps=TRAINING_STEPS, progress=step))
     arrays |= inversion_arrays(
         editor,
         latents,
@@ -360,6 +366,9 @@ def gather(
         record_trip=record_round_trip,
         pairs_everywhere=pairs_everywhere,
     )
+    beside = [f"{name.removesuffix('.attn1')}.attn2" for name in dict.fromkeys((chosen[0], chosen[-1]))]
+    first = torch.from_numpy(trips["on"].inversion[1]).to(editor.device)
+    arrays |= cross_attention_arrays(editor, first, int(timesteps[1]), prompt, beside)
     for name, trip in trips.items():
         arrays |= _trip_arrays(f"round_trip/{name}", trip)
     certified = record_two_layer(clip_frames[:TWO_LAYER_FRAMES], ladder, "two-layer")
@@ -402,6 +411,7 @@ def to_evidence(arrays: Mapping[str, np.ndarray]) -> Evidence:
         practice=practice_records(arrays),
         output_layers=output_layer_records(arrays),
         refined_trips=refined_records(arrays),
+        cross_attentions=tuple(cross_attention_records(arrays)),
     )
 
 

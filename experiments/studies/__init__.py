@@ -26,6 +26,7 @@ NAMES = (
     "reconstruction",
     "certified",
     "bilateral",
+    "tokens",
 )
 LADDER = "ladder"
 AUDIT_FIGURES = ("audit_step_sizes", "audit_round_trip")
