@@ -19,7 +19,6 @@ from tiny_pipelines import adapted_editor, clip, stable_diffusion_pipeline
 from experiments import interrupts
 from experiments.editor import adapter_curvature, build_pipeline, safe_step, save_pipeline, write_video
 from experiments.editor import sharpness as sharpness_module
-from experiments.editor.editor import Editor
 from experiments.engine import Engine, Inputs, Silent
 from experiments.kept_state import KeptState
 from experiments.store import Store

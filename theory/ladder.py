@@ -15,7 +15,6 @@ tell; `notice` replaces the evidence by scrambled evidence, which every comparis
 
 import dataclasses
 import enum
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -50,7 +50,7 @@ from theory.claim import (
 from theory.descent.instances import draw_normals, steepest_frames
 from theory.evidence import Evidence
 from theory.temporal_loss import instances, recorded
-from theory.temporal_loss.hessian import check_num_frames, hessian_constant
+from theory.temporal_loss.hessian import hessian_constant
 from theory.temporal_loss.loss import check_features, temporal_loss
 from theory.temporal_loss.upper_curvature import upper_curvature_constant
 

@@ -315,15 +315,15 @@ def saddle(num_frames: int = 4, dimension: int = 2) -> Instance:
 
 def _reality(evidence: Evidence) -> Sequence[Outcome]:
     outcomes = []
-    for label, _, recorded in instances.frame_instances(evidence):
-        frames = recorded["frames"]
+    for label, _, instance in instances.frame_instances(evidence):
+        frames = instance["frames"]
         num_frames, dimension = frames.shape
         # An adapter of a layer that reads the recorded features: its inputs are the features, its factors drawn.
         adapter = draw_normals(jax.random.key(0), {"adapter": (RANK * 2 * dimension,)})["adapter"]
         size = (("num_frames", num_frames), ("dimension", dimension))
         for side, from_below in (("from above", False), ("from below", True)):
-            instance = _complete(frames, frames, adapter, jnp.asarray(from_below))
-            outcomes.append(PROBLEM.outcome(instance, size, f"LoRA on {label}, {side}"))
+            composed = _complete(frames, frames, adapter, jnp.asarray(from_below))
+            outcomes.append(PROBLEM.outcome(composed, size, f"LoRA on {label}, {side}"))
     return outcomes
 
 
