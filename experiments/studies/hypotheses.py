@@ -124,12 +124,12 @@ def caption(data: Data) -> str:
     )
     growing = sum(row.get("growth", 0.0) > 1 for row in data["networks"][NETWORKS[0]])
     return (
-        f"C3: hypotheses of the theorems along the levels of {data['num_steps']} steps, on pairs of states of the network's "
-        "first frame, a thousandth of the state's norm apart, in the most extreme directions of a Krylov space of dimension "
-        "8. v is a displacement, Δe the network's change, h the step. Above the dashed line a pair breaks the hypothesis; a "
-        f"point below it proves nothing about other pairs. Adapter off: {parts}. Where a hypothesis is broken, the theorem "
-        "promises nothing: no inverse of a step, no convergence of the iteration, no bound without growth. Crosses: what "
-        f"the recorded sampling made of its own error, which grew at {growing} of the levels."
+        f"C3: hypotheses of the theorems along the levels of {data['num_steps']} steps, on pairs of states of the "
+        "network's first frame, a thousandth of the state's norm apart, in the most extreme directions of a Krylov space "
+        "of dimension 8. v is a displacement, Δe the network's change, h the step. Above the dashed line a pair breaks the "
+        f"hypothesis; a point below it proves nothing about other pairs. Adapter off: {parts}. Where a hypothesis is "
+        "broken, the theorem promises nothing: no inverse of a step, no convergence of the iteration, no bound without "
+        f"growth. Crosses: what the recorded sampling made of its own error, which grew at {growing} of the levels."
     )
 
 
