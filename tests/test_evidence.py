@@ -59,7 +59,7 @@ def test_keys_shapes_and_dtypes(arrays):
             vectors = {"state": (values,), "error": (values,), "half_error_change": (values,)}
             vectors |= {"displacements": (5, values), "changes": (5, values), "alphas_cumprod": (2,), "increments": (4,)}
             expected |= {f"hypothesis/{name}/{level}/{part}": shape for part, shape in vectors.items()}
-    one, fine = (1, *latents[1:]), 9
+    one, fine = (1, *latents[1:]), 27
     for part in ("states", "sampling"):
         expected[f"practice/{part}"] = (STEPS + 1, *one)
     for part in ("sampling_predictions", "conditional", "unconditional", "adapted_conditional", "adapted_unconditional"):

@@ -31,7 +31,7 @@ from theory.rounding import relative_budget
 
 pytestmark = [pytest.mark.usefixtures("single_thread"), pytest.mark.xdist_group("round_trip_studies")]
 
-STUDIES = ("round_trip", "attribution", "reconstruction", "certified")
+STUDIES = ("round_trip", "hypotheses", "attribution", "reconstruction", "certified")
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,20 @@ def test_bounds_lie_above_errors_for_every_subject(data):
         assert row["error"] <= row["ball"]
     for row in data["certified"]["radii"]:
         assert row["found"] <= min(row["around_first_order"], row["ball"])
+
+
+def test_hypotheses_are_shown_at_every_level(data):
+    found = data["hypotheses"]
+    rows = found["networks"]["adapter off"]
+    assert [row["level"] for row in rows] == list(range(1, found["num_steps"] + 1))
+    for row in rows:
+        assert 0 < row["ratio"] < 1 and row["squeezed"] <= row["stretched"]
+        assert max(abs(row["falling"]), abs(row["rising"])) <= row["steepest"] * (1 + 1e-9)
+        # The error starts at the last level, so that level has nothing to grow.
+        assert ("growth" in row) == (row["level"] < found["num_steps"])
+    assert {entry["steps"] for entry in found["order"]} >= {found["num_steps"], 2 * found["num_steps"]}
+    (practice,) = found["practice"]
+    assert practice["error"] > 0 and practice["ladder"] > 0 and practice["guidance"] > 0
 
 
 def test_attribution_splits_the_same_inversion(data):

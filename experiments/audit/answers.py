@@ -221,8 +221,8 @@ def _round_trip(settings: AuditSettings, trip: Mapping[str, Any], clip: Mapping[
     return Answer(
         "round-trip",
         f"What does inversion and sampling in {settings.num_steps} steps lose of the clip?",
-        f"{_share(trip['error'])}; its defects, grown as the path grew them, sum to {_share(trip['bound'])}; {rms:.3g} of "
-        "255 levels in a pixel."
+        f"{_share(trip['error'])}; its defects, grown as the path grew them, sum to {_share(trip['bound'])}; {rms:.3g} "
+        "of 255 levels in a pixel."
         f" {_steps(trip, trip['contributions']).capitalize()}.",
         YES if trip["pixel_error"]["largest"] <= INVISIBLE else "",
         tuple(numbers),

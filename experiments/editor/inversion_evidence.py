@@ -126,7 +126,7 @@ def practice_records(arrays: Mapping[str, np.ndarray]) -> tuple[PracticeRecord, 
     parts |= {"guidance_scale": float(parts["guidance_scale"]), "adapter_on": parts["adapter_on"].astype(bool)}
     fine, coarse = len(parts["fine_predictions"]), len(parts["sampling_predictions"])
     on = int(parts["adapter_on"].sum())
-    label = f"{fine} steps up unguided, {coarse} down at guidance {parts['guidance_scale']:g}, adapter on at {on} levels"
+    label = f"{fine} steps up unguided, {coarse} down at guidance {parts['guidance_scale']:g}, adapter on at {on}"
     return (PracticeRecord(label=label, **parts),)
 
 

@@ -10,6 +10,7 @@ from experiments.editor.evidence import to_evidence
 from experiments.stages import Context
 from experiments.studies import Data, Number, Study
 from experiments.studies.style import BLUE, BOUND, GREEN, GREY, ORANGE
+from theory.evidence import Evidence
 from theory.inversion import recorded
 
 NETWORKS = ("adapter off", "adapter on", "adapter in sampling only")
@@ -35,9 +36,13 @@ PANELS: tuple[tuple[str, str, Callable[[Row], float]], ...] = (
 
 
 def measure(context: Context) -> Data:
+    """What `summarise` finds in the run's own evidence."""
+    return summarise(to_evidence(context.inputs["evidence"].arrays))
+
+
+def summarise(evidence: Evidence) -> Data:
     """The extreme quotients among the recorded pairs of every level, and what the recorded sampling made of its error
     there."""
-    evidence = to_evidence(context.inputs["evidence"].arrays)
     rows: dict[str, list[Row]] = {name: [] for name in NETWORKS}
     for record, found, trip in recorded.levels(evidence):
         name = record.trip.rsplit(",", 1)[0]
@@ -75,10 +80,12 @@ def measure(context: Context) -> Data:
 
 
 def _panel(axes: Axes, data: Data, title: str, label: str, quantity: Callable[[Row], float]) -> None:
-    for name, rows in data["networks"].items():
-        colour, marker = STYLES[name]
+    for place, name in enumerate(NETWORKS):
+        rows, (colour, marker) = data["networks"][name], STYLES[name]
         sigmas, values = [row["sigma"] for row in rows], [quantity(row) for row in rows]
-        axes.plot(sigmas, values, color=colour, marker=marker, linestyle="", markersize=4, label=name)
+        # Hollow and larger, so that points which coincide are all seen.
+        look = {"markersize": 4 + 2.5 * place, "markerfacecolor": "none" if place else colour}
+        axes.plot(sigmas, values, color=colour, marker=marker, linestyle="", label=name, **look)
     low, high = axes.get_ylim()
     high = max(high, 1.15)
     axes.axhspan(1, high, color=BOUND, alpha=0.09, linewidth=0)
@@ -124,12 +131,12 @@ def caption(data: Data) -> str:
     )
     growing = sum(row.get("growth", 0.0) > 1 for row in data["networks"][NETWORKS[0]])
     return (
-        f"C3: hypotheses of the theorems along the levels of {data['num_steps']} steps, on pairs of states of the network's "
-        "first frame, a thousandth of the state's norm apart, in the most extreme directions of a Krylov space of dimension "
-        "8. v is a displacement, Δe the network's change, h the step. Above the dashed line a pair breaks the hypothesis; a "
-        f"point below it proves nothing about other pairs. Adapter off: {parts}. Where a hypothesis is broken, the theorem "
-        "promises nothing: no inverse of a step, no convergence of the iteration, no bound without growth. Crosses: what "
-        f"the recorded sampling made of its own error, which grew at {growing} of the levels."
+        f"C3: hypotheses of the theorems along the levels of {data['num_steps']} steps, on pairs of states of the "
+        "network's first frame, a thousandth of the state's norm apart, in the most extreme directions of a Krylov space "
+        "of dimension 8. v is a displacement, Δe the network's change, h the step. Above the dashed line a pair breaks the "
+        f"hypothesis; a point below it proves nothing about other pairs. Adapter off: {parts}. Where a hypothesis is "
+        "broken, the theorem promises nothing: no inverse of a step, no convergence of the iteration, no bound without "
+        f"growth. Crosses: what the recorded sampling made of its own error, which grew at {growing} of the levels."
     )
 
 

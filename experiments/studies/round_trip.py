@@ -243,7 +243,7 @@ def numbers(data: Data) -> Sequence[Number]:
         found += [
             Number(f"relative round-trip error, {row['steps']} steps, {which}", row["error"], "measured", "C3"),
             # Read off the two trajectories whose difference they sum up.
-            Number(f"its defects, grown by the path, {row['steps']} steps, {which}", row["path_bound"], "measured", "C3"),
+            Number(f"defects, grown by the path, {row['steps']} steps, {which}", row["path_bound"], "measured", "C3"),
             Number(f"the same by two-point constants, {row['steps']} steps, {which}", row["bound"], "measured", "C3"),
             Number(
                 f"root mean square of the inverted latent (1 is noise), {which}", row["noise_rms"], "measured", "C3"

@@ -217,7 +217,7 @@ def witness(*, num_steps: int) -> Instance:
     levels, axis = num_steps + 1, jnp.asarray([1.0, 0.0])
     return {
         "sigmas": jnp.linspace(0.0, 2.0, levels),
-        "states": -jnp.arange(levels)[:, None] / 4 * axis,
+        "states": -jnp.arange(levels)[:, None] / 4 * axis[None, :],
         "start_offset": -axis / 2,
         "start_radius": jnp.asarray(0.5),
         "lipschitz": jnp.ones(levels),

@@ -6,15 +6,15 @@ and let the sampling run on some of its levels with
 
     e_k = w (e^c_k + a_k \delta^c_k) + (1 - w) (e^u_k + a_k \delta^u_k),
 
-a_k = 1 where the adapter is on and 0 elsewhere, w >= 0, steps H_k. With z_k the inversion's states at the sampling's levels and \bar e_k the fine predictions between two of
-them, averaged by their steps, the defects of C3.any-inversion are d_k = l_k + g_k + a_k, with everything at level k + 1
-and at z_{k+1},
+a_k = 1 where the adapter is on and 0 elsewhere, w >= 0, steps H_k. With z_k the inversion's states at the sampling's
+levels and \bar e_k the fine predictions between two of them, averaged by their steps, the defects of C3.any-inversion
+are d_k = l_k + g_k + b_k, with everything at level k + 1 and at z_{k+1},
 
-    l_k = H_k (e^c - \bar e_k),   g_k = H_k (w - 1) (e^c - e^u),   a_k = H_k a (w \delta^c + (1 - w) \delta^u),
+    l_k = H_k (e^c - \bar e_k),   g_k = H_k (w - 1) (e^c - e^u),   b_k = H_k a (w \delta^c + (1 - w) \delta^u),
 
 and so
 
-    \|E_0\| \le \sum_k (\|l_k\| + \|g_k\| + \|a_k\|) \prod_{j<k} (1 + H_j \Lambda_{j+1}),
+    \|E_0\| \le \sum_k (\|l_k\| + \|g_k\| + \|b_k\|) \prod_{j<k} (1 + H_j \Lambda_{j+1}),
     \Lambda = w L^c + |w - 1| L^u + a (w \Lambda^c + |w - 1| \Lambda^u).
 
 The finer the inversion, the smaller the first part; the two others have nothing to do with steps: they are the edit
