@@ -254,7 +254,7 @@ def witness_parameters(*, num_frames: int, outputs: int, positions: int, extra: 
         # tanh is 1 to the last bit from 20 on.
         "log_down": jnp.asarray(20.0 * LARGEST_EXPONENT / 3),
         "log_up": jnp.asarray(20.0 * LARGEST_EXPONENT / 3),
-        "log_carried": jnp.asarray(-20.0 * CARRIED_EXPONENT),
+        "log_carried": jnp.asarray(20.0 * CARRIED_EXPONENT),
     }
 
 

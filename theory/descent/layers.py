@@ -52,7 +52,8 @@ def lora_instance(
         dimension=outputs * positions,
     )
     frames = jnp.reshape(start["frames"], (num_frames, outputs, positions))
-    carried = jnp.exp(CARRIED_EXPONENT * jnp.tanh(parameters["log_carried"] / CARRIED_EXPONENT))
+    # At most 1: rows that are much longer than the features make steps whose expansion cancels to nothing.
+    carried = jnp.exp(-CARRIED_EXPONENT * jnp.tanh(parameters["log_carried"] ** 2 / CARRIED_EXPONENT))
     return {
         "frames": frames,
         "min_norm": start["min_norm"],
