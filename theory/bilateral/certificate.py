@@ -11,10 +11,10 @@ from two numbers kappa, nu with
 
     alpha^2 - m alpha - kappa (rho - (m - mu) / lambda) - nu (rho u - F m / lambda) <= (2 + slack) m^2
 
-for every real u. F >= 0 is enough, by the change of sign of u. The rectangle of all (m, F) is covered by boxes, on each of which a linear
-program proposes kappa and nu, and the inequality is checked at every u of a grid for the whole box, by its derivatives
-in m and F, and between the grid's points by a bound on its second derivative in u. Arithmetic is float64 with `MARGIN`
-to spare, which is more than a hundred times its rounding.
+for every real u. F >= 0 is enough, by the change of sign of u. The rectangle of all (m, F) is covered by boxes, on each
+of which a linear program proposes kappa and nu, and the inequality is checked at every u of a grid for the whole box,
+by its derivatives in m and F, and between the grid's points by a bound on its second derivative in u. Arithmetic is
+float64 with `MARGIN` to spare, which is more than a hundred times its rounding.
 """
 
 import dataclasses

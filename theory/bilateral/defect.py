@@ -177,6 +177,7 @@ CLAIM = Claim(
             compare=_order_matters,
         ),
     ),
+    enclosure="K for twelve kernels, theory/bilateral/test_constants.py",
     floor=0.999,
     floor_reason="the supremum is attained at a smooth maximum",
 )

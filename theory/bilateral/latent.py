@@ -6,8 +6,8 @@ at level k in the maximum norm, then in the variables y = x / sqrt(abar), sqrt(1
     \| v_0 - w_0 \|_\infty \le K sigma_range \sum_k \sqrt{1 + sigma_k^2} \prod_{j<k} (1 + h_j Lambda_{j+1}),
 
 in which a step's length is no factor: on a given range of noise levels the bound grows about in proportion to the
-number of steps, and so can what it bounds, which attains it. For a result that settles as the steps get finer use the residual filter (1 - a) x + a B(x) with a of
-the order of 1 / steps.
+number of steps, and so can what it bounds, which attains it. For a result that settles as the steps get finer use the
+residual filter (1 - a) x + a B(x) with a of the order of 1 / steps.
 
 Hypotheses.
     H1  Lambda_k is a Lipschitz constant of e_k on a convex set that holds both trajectories, k = 1, .., N-1.

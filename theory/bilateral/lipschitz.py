@@ -173,6 +173,7 @@ CLAIM = Claim(
         ),
     ),
     lemmas=("mean value inequality", "Cauchy-Schwarz inequality"),
+    enclosure="1 + 4 W(G e^(-3/2)) for twelve kernels, theory/bilateral/test_constants.py",
     floor=0.99,
     floor_reason="the supremum is attained at a smooth maximum, which gradient ascent from 48 starts comes close to",
 )

@@ -3,6 +3,7 @@ exceeded."""
 
 import math
 
+import flint
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -49,6 +50,23 @@ def test_the_constants_are_the_roots_of_their_equations(weight):
         (np.max(np.exp(-(u**2) / 2) * (u - change)), change / weight),
     ):
         assert abs(value - wanted) <= missed * (1 + share) + BUDGET
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5, 7, 15])
+@pytest.mark.parametrize("sigma_spatial", [0.5, 1.0, 3.0])
+def test_balls_enclose_the_constants(kernel_size, sigma_spatial):
+    """The closed forms again in ball arithmetic, from the kernel on; the balls are thinner than a double."""
+    flint.ctx.prec = 100
+    width, half = flint.arb(sigma_spatial), flint.arb(1) / 2
+    weight = 2 * sum(((-(flint.arb(k) ** 2)) / (2 * width**2)).exp() for k in range(1, kernel_size // 2 + 1))
+    lipschitz = 1 + 4 * (weight * (-3 * half).exp()).lambertw()
+    root = 2 * (weight * half * (-half).exp()).lambertw()
+    for ball, value in (
+        (lipschitz, lipschitz_constant(kernel_size, sigma_spatial)),
+        (root / (1 + root).sqrt(), defect_bound(1.0, kernel_size, sigma_spatial)),
+    ):
+        assert float(ball.rad()) < 1e-25
+        assert abs(float(ball.mid()) - value) <= relative_budget(100) * value
 
 
 @hypothesis.given(kernel_size=KERNELS, sigma_spatial=WIDTHS)

@@ -244,6 +244,19 @@ def test_memory_beside_the_result_does_not_grow():
     assert large <= 1.1 * small < 400_000 * 8 * 4
 
 
+def test_hypothesis_finds_clips_that_move_apart():
+    """Three frames in halves of sigma_range: two clips whose largest difference grows by a fifth and more."""
+    entries = st.integers(-8, 8).map(lambda half: half / 2)
+    clips = st.tuples(*[entries] * 6).map(lambda values: np.array(values).reshape(2, 3))
+
+    def apart(clip: np.ndarray) -> bool:
+        filtered = bilateral_filter(clip.T, sigma_range=1.0).T
+        return bool(np.max(np.abs(filtered[1] - filtered[0])) > 1.2 * np.max(np.abs(clip[1] - clip[0])) > 0)
+
+    found = hypothesis.find(clips, apart, settings=hypothesis.settings(max_examples=5000, database=None))
+    assert apart(found)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_dtype_is_kept_and_half_precision_computed_in_single(dtype):
     x = torch.from_numpy(frames_of(0)).to(dtype)
