@@ -33,7 +33,6 @@ from theory.tokens.attention import attend
 
 SIZES = (
     (("num_queries", 2), ("dimension", 1)),
-    (("num_queries", 3), ("dimension", 2)),
     (("num_queries", 4), ("dimension", 3)),
 )
 WOBBLE = 0.4

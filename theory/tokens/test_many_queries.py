@@ -130,9 +130,8 @@ def test_coefficient_of_the_temporal_bound():
         assert abs(float(mass_factor(float(mass))) - float(best)) <= relative_budget(16)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_sensitivity_is_above_every_jacobian(seed):
-    rng = np.random.default_rng(seed)
+def test_sensitivity_is_above_every_jacobian():
+    rng = np.random.default_rng(0)
     heads, width, channels, size = 2, 4, 6, 5
     weights = [rng.normal(size=shape) for shape in ((8, channels), (8, size), (8, size), (channels, 8))]
 
@@ -147,10 +146,11 @@ def test_sensitivity_is_above_every_jacobian(seed):
     assert certified == attention_sensitivity(
         *map(torch.tensor, weights), num_heads=heads, input_radius=0.5, token_radius=0.7
     )
-    for _ in range(5):
+    jacobians = jax.jit(jax.jacobian(layer, argnums=(0, 1)))
+    for _ in range(20):
         x, tokens = rng.normal(size=channels), rng.normal(size=(7, size))
         x, tokens = 0.5 * x / np.linalg.norm(x), 0.7 * tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
-        by_input, by_tokens = jax.jacobian(layer, argnums=(0, 1))(jnp.asarray(x), jnp.asarray(tokens))
+        by_input, by_tokens = jacobians(jnp.asarray(x), jnp.asarray(tokens))
         assert np.linalg.norm(by_input, 2) <= certified.inputs
         directions = np.linalg.svd(np.asarray(by_tokens).reshape(channels, -1))[0].T
         assert max(np.linalg.norm(np.tensordot(w, by_tokens, 1), axis=1).sum() for w in directions) <= certified.tokens
