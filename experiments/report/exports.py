@@ -41,8 +41,7 @@ _FORMULA = tuple("=+-@\t\r＝＋－＠")
 def claims_csv(audit: Mapping[str, Any]) -> str:
     """One row per claim as RFC 4180 has it: lines end with CR LF, what holds a comma or a quote is quoted.
 
-    The verdict on the paper's claim stands in each row of its group; it is empty where the run checked a part of what
-    decides it.
+    The verdict on the paper's claim stands in each row of its group; it is empty where only a part of it was checked.
     """
     text = io.StringIO()
     writer = csv.writer(text)
@@ -90,8 +89,7 @@ def _evidence(number: Mapping[str, Any] | None) -> list[Any]:
 
 
 def markdown(audit: Mapping[str, Any], lacking: Sequence[str] = ()) -> str:
-    """A comment for a pull request: what failed, the paper's claims, then every claim with its numbers, those that
-    failed first.
+    """Write a comment for a pull request: what failed, the paper's claims, then every claim, those that failed first.
 
     Args:
         lacking: ids of the claims that this version has and the run did not check.
