@@ -132,10 +132,10 @@ def _lines(audit: Mapping[str, Any], lacking: Sequence[str]) -> Iterator[str]:
     yield f"| Claim | Verdict | In theory | {words.ON_NETWORK} | {words.ELSEWHERE} |"
     yield "| --- | --- | --- | --- | --- |"
     for claim in sorted(claims, key=lambda claim: claim["passed"]):
-        verdict = f"{claim['verdict']}, {claim['tightness']}"
+        verdict = _plain(f"{claim['verdict']}, {claim['tightness']}")
         evidence = (words.evidence_words(claim, column) for column in ("network", "elsewhere"))
         cells = map(_plain, (words.theory_words(claim), *evidence))
-        yield _row(claim["id"], verdict if claim["passed"] else f"**FAILED** ({verdict})", *cells)
+        yield _row(_plain(claim["id"]), verdict if claim["passed"] else f"**FAILED** ({verdict})", *cells)
 
 
 def _row(*cells: str) -> str:

@@ -122,11 +122,11 @@ def _tree(latex: str, display: str) -> ElementTree.Element:
     source = _PRIMES.sub(_superscript, source)
     try:
         converted = latex2mathml.converter.convert(source, display="inline" if display == "inline" else "block")
+        root = ElementTree.fromstring(converted)
     except Exception as error:  # whatever the converter stumbles over, the formula is at fault
         raise UserError(
             f"the formula {latex!r} has no MathML ({type(error).__name__}: {error})", remedy="write it otherwise"
         ) from None
-    root = ElementTree.fromstring(converted)
     # The converter passes an unknown command on as text instead of failing.
     unknown = re.search(r"\\([A-Za-z]+|.)", "".join(root.itertext()))
     if unknown:

@@ -136,21 +136,7 @@ def read_audit(path: Path) -> dict[str, Any] | None:
             f"{path} is that of an audit and no audit.json of framebound's claims",
             remedy="write one with `framebound reproduce`",
         )
-    require_format(audit, path)
     return audit
-
-
-def require_format(audit: Mapping[str, Any], path: Path) -> None:
-    """Refuse what another version wrote.
-
-    Raises:
-        ValueError: names the file, its format and the one that this version reads.
-    """
-    if audit.get("format") != auditing.FORMAT:
-        raise ValueError(
-            f"{path} has format {audit.get('format')}, this version reads format {auditing.FORMAT}; write it again "
-            "with `framebound reproduce`"
-        )
 
 
 def update_readme(readme: Path, audit: Path) -> bool:
