@@ -52,9 +52,7 @@ def _scrambled(evidence: Entry, forgotten: Entry) -> dict:
 
 
 def what_is_noticed(claim: Claim, context: Context) -> list[dict[str, Any]]:
-    """For each comparison of a claim that calls itself a test: kind of scrambled evidence -> whether it came out
-    otherwise.
-    """
+    """For each test of a claim: kind of scrambled evidence -> whether it came out otherwise."""
     wrong = _scrambled(context.inputs["evidence"], context.inputs["untrained"])
     return [
         {"question": comparison.question, "origin": str(comparison.origin), "noticed": noticed(comparison, wrong)}

@@ -114,35 +114,6 @@ def _number(value: Any) -> str:
     return short_number(value)
 
 
-def _pair(outcome: dict | None) -> str:
-    return "–" if outcome is None else f"{_number(outcome['measured'])} / {_number(outcome['bound'])}"
-
-
-def summary_table(audit: dict) -> Table:
-    """Verdict and numbers of every claim of a run."""
-    table = Table(title="measured / bound", title_justify="left")
-    table.add_column("claim", no_wrap=True)
-    for column in ("verdict", "in theory", "on the real network", "passed"):
-        table.add_column(column)
-    for group in audit["paper_claims"]:
-        table.add_row(
-            group["id"],
-            group["verdict"],
-            _pair(group["theory"]),
-            _pair(group["network"]),
-            "yes" if group["passed"] else "NO",
-            style="bold",
-        )
-        for record in audit["claims"]:
-            if record["group"] == group["id"]:
-                passed = "yes" if record["passed"] else "NO"
-                table.add_row(
-                    f"  {record['id']}", record["verdict"], _pair(record["theory"]), _pair(record["network"]), passed
-                )
-        table.add_section()
-    return table
-
-
 def print_answers(result: dict) -> None:
     """What an audit answers, with the numbers behind it."""
     console = stdout()
@@ -159,34 +130,3 @@ def print_answers(result: dict) -> None:
             table.add_row(plain(number["name"]), plain(_number(number["value"])), plain(number["kind"]))
         console.print(table)
         console.print()
-
-
-def claims_table(rows: list[dict]) -> Table:
-    """What every claim says, and where it is checked."""
-    table = Table()
-    table.add_column("claim", no_wrap=True)
-    table.add_column("verdict")
-    table.add_column("bound", no_wrap=True)
-    table.add_column("what it says")
-    table.add_column("file", overflow="fold")
-    group = None
-    for row in rows:
-        if group not in (None, row["group"]):
-            table.add_section()
-        group = row["group"]
-        table.add_row(row["id"], row["verdict"], row["tightness"], row["title"], row["file"])
-    return table
-
-
-def ladder_table(record: dict) -> Table:
-    """The rungs of one claim."""
-    table = Table(
-        title=f"{record['id']}: {record['title']} ({record['verdict']}, {record['tightness']})", title_justify="left"
-    )
-    for column in ("rung", "passed", "deciding instance", "measured", "bound", "ratio", "budget"):
-        table.add_column(column, justify="left" if column in ("rung", "passed", "deciding instance") else "right")
-    for rung in record["rungs"]:
-        worst = rung["worst"] or {}
-        numbers = [_number(worst.get(name)) for name in ("measured", "bound", "ratio", "budget")]
-        table.add_row(rung["rung"], "yes" if rung["passed"] else "NO", plain(worst.get("label", "–")), *numbers)
-    return table

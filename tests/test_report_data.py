@@ -103,7 +103,7 @@ def test_all_three_files_are_written_or_none(report, tmp_path):
     with pytest.raises(ValueError, match=r"no audit\.json that this version reads"):
         page.write_report(tmp_path)
     (tmp_path / "audit.json").write_text(json.dumps({**audit, "format": 1}))
-    with pytest.raises(ValueError, match="has format 1, this version reads format 2"):
+    with pytest.raises(ValueError, match="has format 1; this version reads format 2"):
         page.write_report(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"audit.json", "figures"}
 

@@ -15,9 +15,7 @@ SIDE = 96
 
 
 def edit(context: Context, *, inversion: str, adapter: bool) -> None:
-    """`measure.edit`, and how alike neighbouring frames of the edit are in the features of the last of the chosen
-    layers.
-    """
+    """`measure.edit`, and how alike neighbouring frames of the edit are in the last of the chosen layers."""
     measure.edit(context, inversion=inversion, adapter=adapter)
     context.draft.values |= {"trace": trace(context, context.draft.arrays["frames"], context.settings.edit)}
 
@@ -29,8 +27,7 @@ def source_trace(context: Context) -> None:
 
 
 def trace(context: Context, frames: np.ndarray, prompt: str) -> dict[str, Any] | None:
-    """Similarities and temporal loss of frames, read by the network without adapter; None where a frame has no
-    features.
+    """Similarities and temporal loss of frames, read without adapter; None where a frame has no features.
 
     Args:
         frames: (frames, height, width, 3) floating in [0, 1].

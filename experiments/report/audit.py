@@ -13,17 +13,14 @@ from types import ModuleType
 from typing import Any
 
 from experiments.report.outcomes import json_number
+from experiments.report.schema import RESULTS_FORMAT
 from experiments.store import ROOT, library_versions
 from theory.claim import Claim, Origin, Tells, Verdict
 from theory.ladder import Rung
 from theory.readings import PAPER, Reading, headline
 
-FORMAT = 2
-"""Of audit.json; another number means that another version wrote it."""
 TELLING = (Tells.TEST, Tells.IMPLIED)
-"""What counts as evidence, the most telling first; an identity holds for any recorded numbers and counts for
-nothing.
-"""
+"""What counts as evidence, the most telling first; an identity, which any numbers satisfy, counts for nothing."""
 QUOTED = ("label", "measured", "bound", "ratio", "budget")
 """What is quoted of an outcome."""
 NETWORK, ELSEWHERE = (Origin.NETWORK,), (Origin.CLIP, Origin.CONSTRUCTED)
@@ -83,8 +80,7 @@ def worst_number(record: Mapping[str, Any], rungs: Sequence[Rung]) -> dict[str, 
 
 
 def evidence_number(comparisons: Sequence[Mapping[str, Any]], origins: Sequence[Origin]) -> dict[str, Any] | None:
-    """The comparison that is quoted of those on evidence of some origins; None where there is none that can tell
-    anything.
+    """The comparison that is quoted of those on evidence of some origins; None where none can tell anything.
 
     Tests before what is implied, and among those the largest ratio.
     """
@@ -263,7 +259,7 @@ def build_audit(
     by_id = {record["id"]: record for record in records}
     groups = [group for group in PAPER if any(record["group"] == group for record in records)]
     return {
-        "format": FORMAT,
+        "format": RESULTS_FORMAT,
         **library_versions(("framebound",)),
         "commit": current_commit(),
         **run,

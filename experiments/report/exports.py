@@ -41,8 +41,7 @@ _FORMULA = tuple("=+-@\t\r＝＋－＠")
 def claims_csv(audit: Mapping[str, Any]) -> str:
     """One row per claim as RFC 4180 has it: lines end with CR LF, what holds a comma or a quote is quoted.
 
-    The verdict on the paper's claim stands in each row of its group; it is empty where the run checked a part of what
-    decides it.
+    The verdict on the paper's claim stands in each row of its group; it is empty where only a part of it was checked.
     """
     text = io.StringIO()
     writer = csv.writer(text)
@@ -90,8 +89,7 @@ def _evidence(number: Mapping[str, Any] | None) -> list[Any]:
 
 
 def markdown(audit: Mapping[str, Any], lacking: Sequence[str] = ()) -> str:
-    """A comment for a pull request: what failed, the paper's claims, then every claim with its numbers, those that
-    failed first.
+    """Write a comment for a pull request: what failed, the paper's claims, then every claim, those that failed first.
 
     Args:
         lacking: ids of the claims that this version has and the run did not check.
@@ -134,10 +132,10 @@ def _lines(audit: Mapping[str, Any], lacking: Sequence[str]) -> Iterator[str]:
     yield f"| Claim | Verdict | In theory | {words.ON_NETWORK} | {words.ELSEWHERE} |"
     yield "| --- | --- | --- | --- | --- |"
     for claim in sorted(claims, key=lambda claim: claim["passed"]):
-        verdict = f"{claim['verdict']}, {claim['tightness']}"
+        verdict = _plain(f"{claim['verdict']}, {claim['tightness']}")
         evidence = (words.evidence_words(claim, column) for column in ("network", "elsewhere"))
         cells = map(_plain, (words.theory_words(claim), *evidence))
-        yield _row(claim["id"], verdict if claim["passed"] else f"**FAILED** ({verdict})", *cells)
+        yield _row(_plain(claim["id"]), verdict if claim["passed"] else f"**FAILED** ({verdict})", *cells)
 
 
 def _row(*cells: str) -> str:

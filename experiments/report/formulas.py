@@ -13,14 +13,12 @@ from experiments.errors import UserError
 
 ELEMENTS = frozenset(
     "math mrow mi mn mo mtext mspace msub msup msubsup mover munder munderover mfrac msqrt mroot mtable mtr mtd mstyle "
-    "mpadded "
-    "mphantom menclose".split()
+    "mpadded mphantom menclose".split()
 )
 ATTRIBUTES = frozenset(
     "display displaystyle scriptlevel mathvariant stretchy fence form separator lspace rspace width height depth "
     "linethickness minsize maxsize columnalign rowspacing columnspacing accent accentunder notation movablelimits "
-    "largeop symmetric "
-    "mathsize".split()
+    "largeop symmetric mathsize".split()
 )
 # The converter knows \lvert, but not with a size before it.
 _ALIASES = (
@@ -52,8 +50,7 @@ _BEFORE_SIGN = frozenset("(,[{=≤≥<>→⇒;∈≠≔:≈⟨·×")
 def mathml(latex: str, *, display: str = "block") -> Markup:
     """A formula as MathML with its LaTeX as the fallback text.
 
-    Of what the converter writes only known elements and attributes are kept, so LaTeX from outside brings no markup of
-    its own.
+    Only known elements and attributes of what the converter writes are kept, so LaTeX brings no markup of its own.
 
     Raises:
         ValueError: it uses a command that the converter does not know.
@@ -66,8 +63,7 @@ def mathml(latex: str, *, display: str = "block") -> Markup:
 @functools.cache
 def breaking_mathml(latex: str, *, display: str = "block") -> Markup:
     """The same in pieces that each hold together, so that a line may break before a relation, after a wide space, and
-    in a long
-    piece before a sign or after a comma.
+    in a long piece before a sign or after a comma.
 
     No browser breaks within a formula. The first piece carries the LaTeX of the whole.
 
@@ -126,16 +122,17 @@ def _tree(latex: str, display: str) -> ElementTree.Element:
     source = _PRIMES.sub(_superscript, source)
     try:
         converted = latex2mathml.converter.convert(source, display="inline" if display == "inline" else "block")
+        root = ElementTree.fromstring(converted)
     except Exception as error:  # whatever the converter stumbles over, the formula is at fault
         raise UserError(
             f"the formula {latex!r} has no MathML ({type(error).__name__}: {error})", remedy="write it otherwise"
         ) from None
-    root = ElementTree.fromstring(converted)
     # The converter passes an unknown command on as text instead of failing.
     unknown = re.search(r"\\([A-Za-z]+|.)", "".join(root.itertext()))
     if unknown:
         raise UserError(
-            f"the formula {latex!r} uses {unknown.group(0)}, which has no MathML", remedy="write it with another command"
+            f"the formula {latex!r} uses {unknown.group(0)}, which has no MathML",
+            remedy="write it with another command",
         )
     _hold_together(root)
     inner = list(root)
@@ -158,9 +155,7 @@ def _operator(element: ElementTree.Element) -> str:
 
 
 def _hold_together(row: ElementTree.Element) -> None:
-    """Make what stands in parentheses one piece where a script follows them: a browser does not stretch a scripted
-    parenthesis.
-    """
+    """Make a row of what a script's parenthesis closes: a browser does not stretch a parenthesis that has a script."""
     for child in row:
         _hold_together(child)
     place = 0
@@ -192,9 +187,7 @@ def _opening(row: ElementTree.Element, place: int) -> int | None:
 
 
 def _children(row: ElementTree.Element) -> Iterator[tuple[ElementTree.Element, str]]:
-    """The parts of a row, each with what its place asks of its spacing; a function's name has a thin space around
-    it.
-    """
+    """The parts of a row, each with what its place asks of its spacing, and thin spaces around functions' names."""
     before, bars = None, 0
     for child in row:
         if before is not None and _name(row) in _ROWS and _needs_space(before, child):
@@ -234,7 +227,9 @@ def _rebuilt(element: ElementTree.Element, extra: str = "") -> str:
         # The converter takes these relations for letters.
         name, extra = "mo", f'{extra} lspace="0.278em" rspace="0.278em"'
     if name not in ELEMENTS:
-        raise UserError(f"a formula became <{name}>", limit="which is no MathML that a page may hold", remedy="write it otherwise")
+        raise UserError(
+            f"a formula became <{name}>", limit="which is no MathML that a page may hold", remedy="write it otherwise"
+        )
     ours = {part.partition("=")[0] for part in extra.split()}
     kept = "".join(
         f' {key}="{escape(value)}"' for key, value in element.attrib.items() if key in ATTRIBUTES and key not in ours

@@ -29,17 +29,13 @@ def notes_file() -> Path | None:
 
 @functools.lru_cache(maxsize=1)
 def sections() -> Mapping[str, str]:
-    """The sections by their heading, the claim's id for a proof: Markdown without the heading; empty where there are
-    no notes.
-    """
+    """The sections by their heading (for a proof the claim's id), Markdown without the heading; {} without notes."""
     path = notes_file()
     return {} if path is None else split(path.read_text(encoding="utf-8"))
 
 
 def split(text: str) -> dict[str, str]:
-    """The sections of a document: what stands between a heading of the second or third level and the next such
-    heading.
-    """
+    """The sections of a document, from each heading of the second or third level to the next."""
     found = list(_HEADING.finditer(text))
     ends = [match.start() for match in found[1:]] + [len(text)]
     return {match.group(2).strip(): text[match.end() : end].strip() for match, end in zip(found, ends, strict=True)}

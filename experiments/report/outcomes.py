@@ -33,9 +33,7 @@ _EXPECTED_REFUTED = {
 
 
 def expected_side(claim: Claim, rung: Rung) -> str:
-    """On which side of the bound the outcomes of a rung have to lie; on the last rung each comparison declares it for
-    itself.
-    """
+    """On which side of the bound a rung's outcomes have to lie; on the last one each comparison declares it."""
     return (_EXPECTED_REFUTED if claim.verdict is Verdict.REFUTED else _EXPECTED)[rung]
 
 

@@ -269,7 +269,6 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
         if audit.get("kind") == PIPELINE_AUDIT:
             contents = {"report.html": render_pipeline_audit(audit, figures)}
         else:
-            table.require_format(audit, source)
             contents = {
                 "report.html": render(audit, figures),
                 "report.md": exports.markdown(audit, table.lacking_claims(audit)),

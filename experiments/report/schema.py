@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from experiments.errors import UserError
 from experiments.foreign_json import read_json, require
 
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,100}\Z")]
@@ -19,6 +20,8 @@ Finite = Annotated[float, msgspec.Meta(ge=-1.7e308, le=1.7e308)]
 Ratio = Finite | Literal["infinity"]
 PIPELINE_AUDIT = "pipeline audit"
 """What the `kind` of an audit's results is; those of the claims have none."""
+RESULTS_FORMAT = 2
+"""Of the audit.json of `framebound reproduce`; another number means that another version wrote it."""
 _AGAIN = "write it again with `framebound reproduce`, or `framebound audit` for an audit"
 
 
@@ -298,6 +301,13 @@ def read_results(path: Path, kind_of_audit: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         return require(content, Results, path, f"this is no audit.json that this version reads: {_AGAIN}")
     kind = PipelineAudit if content.get("kind") == kind_of_audit else Results
+    # Of another version every field would be wrong; the format says it in one word.
+    if kind is Results and "format" in content and content["format"] != RESULTS_FORMAT:
+        raise UserError(
+            f"{path} has format {repr(content['format'])[:20]}",
+            limit=f"this version reads format {RESULTS_FORMAT}",
+            remedy="write it again with `framebound reproduce`",
+        )
     return require(content, kind, path, f"this is no audit.json that this version reads: {_AGAIN}")
 
 

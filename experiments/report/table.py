@@ -41,8 +41,7 @@ def check_claim(claim_id: str, seed: int) -> dict[str, Any]:
 
 
 def explain_claim(claim_id: str) -> dict[str, Any]:
-    """Everything that is known of a claim without computing anything: statement, hypotheses, proof, and where it is
-    checked.
+    """Collect what is known of a claim without computing anything: statement, hypotheses, proof, where it is checked.
 
     Raises:
         ValueError: an unknown id; the message lists the ids that exist.
@@ -134,23 +133,10 @@ def read_audit(path: Path) -> dict[str, Any] | None:
     audit = read_results(path, PIPELINE_AUDIT)
     if "paper_claims" not in audit:
         raise UserError(
-            f"{path} is that of an audit and no audit.json of framebound's claims", remedy="write one with `framebound reproduce`"
+            f"{path} is that of an audit and no audit.json of framebound's claims",
+            remedy="write one with `framebound reproduce`",
         )
-    require_format(audit, path)
     return audit
-
-
-def require_format(audit: Mapping[str, Any], path: Path) -> None:
-    """Refuse what another version wrote.
-
-    Raises:
-        ValueError: names the file, its format and the one that this version reads.
-    """
-    if audit.get("format") != auditing.FORMAT:
-        raise ValueError(
-            f"{path} has format {audit.get('format')}, this version reads format {auditing.FORMAT}; write it again "
-            "with `framebound reproduce`"
-        )
 
 
 def update_readme(readme: Path, audit: Path) -> bool:

@@ -69,9 +69,7 @@ def claims_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def ladder(record: Mapping[str, Any]) -> Group:
-    """One climbed ladder; where a rung failed, the digits in which its numbers differ, and every line on what
-    failed.
-    """
+    """One climbed ladder; where a rung failed with the digits in which its numbers differ, and why."""
     title = Text(f"{record['id']}: {record['title']} ({record['verdict']}, {record['tightness']})")
     table = Table(title=title, title_justify="left")
     left = ("rung", "passed", "it asks", "deciding instance")

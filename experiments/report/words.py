@@ -15,9 +15,7 @@ ORIGINS = {
 }
 """What the numbers of a comparison were taken from."""
 ON_NETWORK, ELSEWHERE = "On the real network", "Other evidence"
-"""The two columns of evidence; each number in the second says what it was taken from, and an identity stands in
-neither.
-"""
+"""The two columns of evidence; a number in the second says what it was taken from. An identity stands in neither."""
 NOT_RUN = "not run"
 
 

@@ -86,8 +86,7 @@ def change(frames: np.ndarray) -> float:
 
 
 def adapter_effect(data: Data) -> str | None:
-    """In words whether the adapter helped, from three measures of the edit without and with it; None where one is
-    missing.
+    """Say whether the adapter helped, from three measures of the edit without and with it; None where one is missing.
 
     A temporal loss alone can be lowered by blurring the frames, so it does not decide this by itself.
     """
