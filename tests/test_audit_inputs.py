@@ -54,9 +54,9 @@ def given(tmp_path_factory):
     editor.add_adapter(rank=2, alpha=2, seed=1)
     generator = torch.Generator().manual_seed(0)
     plain = {
-        name: parameter.detach().clone()
-        if "lora_A" in name
-        else 0.1 * torch.randn(parameter.shape, generator=generator)
+        name: (
+            parameter.detach().clone() if "lora_A" in name else 0.1 * torch.randn(parameter.shape, generator=generator)
+        )
         for name, parameter in editor.adapter_parameters().items()
     }
     adapters = {
@@ -136,7 +136,9 @@ def test_repeated_frames_are_a_finding_of_the_first_question(run):
 def test_another_sampler_and_what_is_left_out_are_said(run):
     lines, answers, report, _ = run("moving", "euler")
     assert lines[0] == "not audited: controlnet (ControlNetModel): audited is the UNet without it"
-    assert lines[1].startswith("not audited: the pipeline's own sampler EulerDiscreteScheduler, another solver than DDIM")
+    assert lines[1].startswith(
+        "not audited: the pipeline's own sampler EulerDiscreteScheduler, another solver than DDIM"
+    )
     schedulers = answers["schedulers"]
     assert schedulers["verdict"] == "partly" and "samples with EulerDiscreteScheduler" in schedulers["answer"]
     # An Euler scheduler clips nothing, whatever DDIM's default is.
@@ -198,4 +200,6 @@ class TestRefusals:
 
         monkeypatch.setattr(Editor, "predict_noise", fail)
         line = refuse(given / "moving", "--pipeline", given / "pipeline")
-        assert "the UNet cannot be evaluated on a latent of (4, 8, 8)" in line and "mat1 and mat2 shapes" in line
+        assert (
+            "the pipeline cannot be evaluated on a frame of 32 x 32 pixels" in line and "mat1 and mat2 shapes" in line
+        )
