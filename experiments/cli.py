@@ -80,7 +80,7 @@ class _ProgressObserver:
         self.progress.stop_task(task)
 
     def note(self, line: str) -> None:
-        self.progress.console.print(line)
+        self.progress.console.print(line, markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -111,6 +111,20 @@ def test_what_was_taken_and_how_is_said_and_reported(run):
     assert answers["well-posed"]["verdict"] == "yes"
 
 
+def test_names_of_files_reach_terminal_and_report_as_plain_text(given, tmp_path):
+    folder = tmp_path / "clip"
+    write_images(folder, scene(4, 32, 32), "[red]f{}\x1b[31m[_red].png")
+    (folder / "\x07[bold].txt").write_text("no image")
+    listener = Listener()
+    settings = AuditSettings(
+        video=str(folder), pipeline=str(given / "pipeline"), num_steps=3, num_frames=3, fixed_point_iterations=0
+    )
+    found = audit_pipeline(settings, tmp_path / "out", observer=listener)
+    assert any("[red]f0?[31m[_red].png" in line and "?[bold].txt" in line for line in listener.lines)
+    assert found["clip"]["notes"] == listener.lines
+    assert "\x1b" not in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_run_that_reuses_everything_says_it_again(run):
     lines, _, _, (settings, out) = run("moving", adapter="plain")
     listener = Listener()

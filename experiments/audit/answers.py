@@ -28,6 +28,9 @@ from experiments.audit.settings import AuditSettings
 from experiments.report.numbers import short_number
 from experiments.studies import Number
 
+__all__ = ["INVISIBLE", "KINDS", "answer_all", "failures"]
+
+
 def answer_all(settings: AuditSettings, values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """All answers, as JSON values.
 

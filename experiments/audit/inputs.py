@@ -129,12 +129,17 @@ def clip(context: "Context") -> None:
             - sum(weight.numel() for name, weight in parameters.items() if not name.startswith("tokens."))
         ),
         "adapter": adapter,
-        "notes": notes,
-        "warnings": [*warnings, *read.warnings],
+        "notes": [_printable(text) for text in notes],
+        "warnings": [_printable(text) for text in (*warnings, *read.warnings)],
         "equal": list(read.equal),
         "uneven": [list(pair) for pair in read.uneven],
         "still": read.still,
     }
+
+
+def _printable(text: str) -> str:
+    """Names of files may hold control characters, and bytes that are no UTF-8."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def lines(values: Any) -> Iterator[str]:
