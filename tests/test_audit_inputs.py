@@ -54,9 +54,9 @@ def given(tmp_path_factory):
     editor.add_adapter(rank=2, alpha=2, seed=1)
     generator = torch.Generator().manual_seed(0)
     plain = {
-        name: parameter.detach().clone()
-        if "lora_A" in name
-        else 0.1 * torch.randn(parameter.shape, generator=generator)
+        name: (
+            parameter.detach().clone() if "lora_A" in name else 0.1 * torch.randn(parameter.shape, generator=generator)
+        )
         for name, parameter in editor.adapter_parameters().items()
     }
     adapters = {
@@ -111,6 +111,20 @@ def test_what_was_taken_and_how_is_said_and_reported(run):
     assert answers["well-posed"]["verdict"] == "yes"
 
 
+def test_names_of_files_reach_terminal_and_report_as_plain_text(given, tmp_path):
+    folder = tmp_path / "clip"
+    write_images(folder, scene(4, 32, 32), "[red]f{}\x1b[31m[_red].png")
+    (folder / "\x07[bold].txt").write_text("no image")
+    listener = Listener()
+    settings = AuditSettings(
+        video=str(folder), pipeline=str(given / "pipeline"), num_steps=3, num_frames=3, fixed_point_iterations=0
+    )
+    found = audit_pipeline(settings, tmp_path / "out", observer=listener)
+    assert any("[red]f0?[31m[_red].png" in line and "?[bold].txt" in line for line in listener.lines)
+    assert found["clip"]["notes"] == listener.lines
+    assert "\x1b" not in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_run_that_reuses_everything_says_it_again(run):
     lines, _, _, (settings, out) = run("moving", adapter="plain")
     listener = Listener()
@@ -136,7 +150,9 @@ def test_repeated_frames_are_a_finding_of_the_first_question(run):
 def test_another_sampler_and_what_is_left_out_are_said(run):
     lines, answers, report, _ = run("moving", "euler")
     assert lines[0] == "not audited: controlnet (ControlNetModel): audited is the UNet without it"
-    assert lines[1].startswith("not audited: the pipeline's own sampler EulerDiscreteScheduler, another solver than DDIM")
+    assert lines[1].startswith(
+        "not audited: the pipeline's own sampler EulerDiscreteScheduler, another solver than DDIM"
+    )
     schedulers = answers["schedulers"]
     assert schedulers["verdict"] == "partly" and "samples with EulerDiscreteScheduler" in schedulers["answer"]
     # An Euler scheduler clips nothing, whatever DDIM's default is.
@@ -198,4 +214,6 @@ class TestRefusals:
 
         monkeypatch.setattr(Editor, "predict_noise", fail)
         line = refuse(given / "moving", "--pipeline", given / "pipeline")
-        assert "the UNet cannot be evaluated on a latent of (4, 8, 8)" in line and "mat1 and mat2 shapes" in line
+        assert (
+            "the pipeline cannot be evaluated on a frame of 32 x 32 pixels" in line and "mat1 and mat2 shapes" in line
+        )

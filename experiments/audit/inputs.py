@@ -4,7 +4,7 @@ The stages `clip` and `schedulers` are here; `measure` holds those that run netw
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,26 +65,36 @@ def check(settings: AuditSettings, editor: Editor) -> None:
         ValueError: a clip that cannot be read or has fewer than 3 frames, a size that the pipeline does not take,
             layers that are not there, a number of steps that the schedule does not have, captions that are too long.
     """
-    latents = editor.to_latents(read_frames(settings, editor).frames[:1])
+    frames = read_frames(settings, editor).frames[:1]
     select_layers(editor.pipeline.unet, settings.layers)
     noise_ladder(editor.pipeline.scheduler, settings.num_steps, editor.dtype)
-    for prompt in (settings.prompt, settings.edit or ""):
-        editor.encode_prompt(prompt)
-    _require_one_evaluation(editor, latents)
+    require_one_evaluation(editor, frames, ("", settings.prompt, settings.edit or ""))
 
 
-def _require_one_evaluation(editor: Editor, latents: torch.Tensor) -> None:
-    """One evaluation of the UNet finds what no list of settings does: shapes that do not fit each other."""
+def require_one_evaluation(editor: Editor, frames: np.ndarray, prompts: Sequence[str]) -> None:
+    """One evaluation of every network finds what no list of settings does: shapes that do not fit each other.
+
+    Raises:
+        ValueError: frames that the autoencoder does not take, a prompt that is too long or has no embedding, an
+            evaluation that fails.
+    """
     try:
+        latents = editor.to_latents(frames)
+        for prompt in prompts:
+            editor.encode_prompt(prompt)
         with torch.no_grad():
             editor.predict_noise(latents, 1, "")
-    except (RuntimeError, TypeError, AttributeError, IndexError, NotImplementedError) as error:
+        editor.to_frames(latents)
+    except (ValueError, MemoryError):
+        raise
+    # Networks that a configuration with odd values describes raise nearly anything.
+    except Exception as error:
         if "memory" in str(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"the UNet cannot be evaluated on a latent of {tuple(latents.shape[1:])} with this prompt ({reason}): its"
-            " configuration asks for something else than a Stable Diffusion pipeline gives, or the size does not"
+            f"the pipeline cannot be evaluated on a frame of {frames.shape[2]} x {frames.shape[1]} pixels ({reason}):"
+            " its configuration asks for something else than a Stable Diffusion pipeline gives, or the size does not"
             " suit it"
         ) from error
 
@@ -119,12 +129,17 @@ def clip(context: "Context") -> None:
             - sum(weight.numel() for name, weight in parameters.items() if not name.startswith("tokens."))
         ),
         "adapter": adapter,
-        "notes": notes,
-        "warnings": [*warnings, *read.warnings],
+        "notes": [_printable(text) for text in notes],
+        "warnings": [_printable(text) for text in (*warnings, *read.warnings)],
         "equal": list(read.equal),
         "uneven": [list(pair) for pair in read.uneven],
         "still": read.still,
     }
+
+
+def _printable(text: str) -> str:
+    """Names of files may hold control characters, and bytes that are no UTF-8."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def lines(values: Any) -> Iterator[str]:

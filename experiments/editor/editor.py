@@ -220,7 +220,7 @@ class Editor:
             require_prompt(self.pipeline.tokenizer, text)
             tokenizer = self.pipeline.tokenizer
             known = self.pipeline.text_encoder.get_input_embeddings().num_embeddings
-            strangers = [token for token in tokenizer(text, verbose=False).input_ids if token >= known]
+            strangers = [token for token in self.pipeline.tokens([text])[0].tolist() if token >= known]
             if strangers:
                 raise ValueError(
                     f"the prompt {text!r} has the token {tokenizer.decode(strangers[:1])!r}, number {strangers[0]}, and the"

@@ -105,16 +105,19 @@ class Pipeline:
 
         As in Stable Diffusion the padding is not masked. Gradients flow to the text encoder where they are enabled.
         """
+        return self.text_encoder(self.tokens(prompts).to(self.text_encoder.device)).last_hidden_state
+
+    def tokens(self, prompts: Sequence[str]) -> torch.Tensor:
+        """The numbers of the prompts' tokens, (prompts, tokens), padded or cut as `encode_prompts` encodes them."""
         # A tokenizer that is asked by two threads at once raises "Already borrowed".
         with _TOKENIZER_LOCK:
-            tokens = self.tokenizer(
+            return self.tokenizer(
                 list(prompts),
                 padding="max_length",
                 max_length=self.tokenizer.model_max_length,
                 truncation=True,
                 return_tensors="pt",
-            )
-        return self.text_encoder(tokens.input_ids.to(self.text_encoder.device)).last_hidden_state
+            ).input_ids
 
 
 def build_pipeline(
@@ -281,6 +284,10 @@ def _bound_prompts(pipeline: Pipeline, folder: Path) -> None:
     """Gives prompts the length that the text encoder has, where the tokenizer states none or a longer one."""
     positions = int(pipeline.text_encoder.config.max_position_embeddings)
     stated = pipeline.tokenizer.model_max_length
+    if not isinstance(stated, int | float):
+        raise ValueError(
+            f"{folder / 'tokenizer' / 'tokenizer_config.json'} has model_max_length = {stated!r}; an integer is needed"
+        )
     if not 1 <= stated <= positions:
         shown = "no length" if stated > 1e15 else f"model_max_length = {stated}"
         pipeline.notes += (
@@ -359,7 +366,8 @@ def _advice(path: Path) -> str:
 
 def _load_model(folder: Path, name: str, model_class: type[_Model]) -> _Model:
     config = read_json(folder / name / "config.json")
-    stated = config.get("_class_name") or (config.get("architectures") or [model_class.__name__])[0]
+    stated = config.get("_class_name") or config.get("architectures") or model_class.__name__
+    stated = stated[0] if isinstance(stated, list) and len(stated) == 1 else stated
     if stated != model_class.__name__:
         raise ValueError(
             f"the {name} of {folder} is a {stated}; this editor needs a {model_class.__name__}: put that of the same model"
@@ -371,8 +379,11 @@ def _load_model(folder: Path, name: str, model_class: type[_Model]) -> _Model:
             model, report = model_class.from_pretrained(
                 folder / name, use_safetensors=True, local_files_only=True, variant=variant, output_loading_info=True
             )
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except MemoryError:
+        raise
+    # A configuration with values of other types makes the builders raise nearly anything.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"the {name} of {folder} cannot be loaded ({reason}); copy the pipeline folder again"
         ) from error

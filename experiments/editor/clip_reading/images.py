@@ -6,11 +6,12 @@ A picture that Pillow would silently cut to 8 bits (16 bits a channel in colour)
 import io
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms
 
 from experiments.editor.clip_reading.geometry import exif_turn, turn
 from experiments.editor.clip_reading.pictures import Picture, Remarks, Source, on_white, require_pixels
@@ -21,7 +22,6 @@ SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"I
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 258
 _SRGB_GAMMA = 1 / 2.2
-_READ_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 def is_image(beginning: bytes) -> bool:
@@ -43,10 +43,14 @@ def open_series(files: Sequence[Path], remarks: Remarks) -> Source:
 
 
 def open_pages(file: Path, remarks: Remarks) -> Source:
-    """The pages of one file: a TIFF stack, an animated WebP, PNG or AVIF; one page for an ordinary image."""
+    """The pages of one file: a TIFF stack, an animated WebP, PNG or AVIF; one page for an ordinary image.
+
+    Raises:
+        ValueError: it cannot be decoded, or a page has too many pixels.
+    """
     with _opened(file) as image:
         require_pixels(str(file), *image.size)
-        count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        count = _count(image, file)
     return Source("pages", count, "", _pages(file, count, remarks))
 
 
@@ -55,11 +59,11 @@ def _series(files: Sequence[Path], remarks: Remarks) -> Iterator[Picture]:
     for file in files:
         with _opened(file) as image:
             require_pixels(str(file), *image.size)
-            # The second picture of a phone's MPO is its depth map or preview, which no viewer shows.
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            count = _count(image, file)
+            if count > 1:
                 raise ValueError(
-                    f"{file} holds {image.n_frames} pictures, and the folder other images as well; give the file alone,"
-                    " or one picture a file"
+                    f"{file} holds {count} pictures, and the folder other images as well; give the file alone, or one"
+                    " picture a file"
                 )
             values, white = _decode(image, file, 0, remarks)
         own = "8 bits" if white == 255 else "floating point" if white == 1 else "16 bits"
@@ -73,10 +77,8 @@ def _pages(file: Path, count: int, remarks: Remarks) -> Iterator[Picture]:
     time: float | None = 0.0
     with _opened(file) as image:
         for page in range(count):
-            try:
+            with _named(file):
                 image.seek(page)
-            except _READ_ERRORS as error:
-                raise ValueError(f"{file}: page {page} cannot be decoded ({error}); save the file again") from error
             name = file.name if count == 1 else f"page {page} of {file.name}"
             require_pixels(name, *image.size)
             values, white = _decode(image, file, page, remarks)
@@ -86,33 +88,44 @@ def _pages(file: Path, count: int, remarks: Remarks) -> Iterator[Picture]:
             time = None if time is None or not isinstance(shown, int | float) else time + shown / 1000
 
 
-def _opened(file: Path) -> Image.Image:
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Names the file whatever Pillow raises: its decoders raise nearly anything for a damaged one."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of, and refuses, sizes above its own limit, which is larger than ours.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(file)
+            # Among them one of sizes above Pillow's own limit, which is larger than ours.
+            warnings.simplefilter("ignore")
+            yield
+    except MemoryError:
+        raise
     except Image.DecompressionBombError as error:
         raise ValueError(f"{file} has too many pixels ({error}); make it smaller first") from error
-    except _READ_ERRORS as error:
+    except Exception as error:
         raise ValueError(f"{file} cannot be decoded as an image ({error}); replace or remove it") from error
+
+
+def _opened(file: Path) -> Image.Image:
+    with _named(file):
+        return Image.open(file)
+
+
+def _count(image: Image.Image, file: Path) -> int:
+    """The number of pictures; the second of a phone's MPO is its depth map or preview, which no viewer shows."""
+    with _named(file):
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
 
 
 def _decode(image: Image.Image, file: Path, page: int, remarks: Remarks) -> tuple[np.ndarray, int]:
     """(height, width, 3) as a viewer shows it, and what white has in it."""
     raw = str(getattr(image, "tile", ""))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-            orientation = image.getexif().get(_ORIENTATION, 1)
-        if ";16" in raw and image.mode in ("RGB", "RGBA", "LA"):
-            values, white = _sixteen_bits(image, file, page, remarks)
-        else:
-            values, white = _values(image, file, remarks)
-    except _READ_ERRORS as error:
-        raise ValueError(f"{file} cannot be decoded as an image ({error}); replace or remove it") from error
-    if exif_turn(orientation) != exif_turn(1):
+    with _named(file):
+        image.load()
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    if ";16" in raw and image.mode in ("RGB", "RGBA", "LA"):
+        values, white = _sixteen_bits(image, file, page, remarks)
+    else:
+        values, white = _values(image, file, remarks)
+    if orientation in range(2, 9):
         remarks.note(f"turned as EXIF orientation {orientation} asks")
         values = turn(values, *exif_turn(orientation))
     return values, white
@@ -142,10 +155,10 @@ def _values(image: Image.Image, file: Path, remarks: Remarks) -> tuple[np.ndarra
     if image.mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV", "LA", "PA", "RGBA", "RGBX", "La", "RGBa"):
         raise ValueError(f"{file} has Pillow's mode {image.mode}, which is not read; save it as RGB")
     image = _in_srgb(image, file, remarks)
-    if image.has_transparency_data or image.mode in ("La", "RGBa"):
-        values = np.asarray(image.convert("RGBA"))
-        return _laid_on_white(values, 255, remarks), 255
-    return np.asarray(image.convert("RGB")), 255
+    transparent = image.has_transparency_data or image.mode in ("La", "RGBa")
+    with _named(file):
+        values = np.asarray(image.convert("RGBA" if transparent else "RGB"))
+    return (_laid_on_white(values, 255, remarks) if transparent else values), 255
 
 
 def _stated_bits(image: Image.Image) -> int:

@@ -91,6 +91,8 @@ def _shown_stream(path: Path, container: av.container.InputContainer, remarks: R
     ]
     if not streams:
         raise ValueError(f"{path} holds no video stream; give a video file")
+    if streams[0].codec_context is None:
+        raise ValueError(f"{path} has video of a codec that this FFmpeg does not decode; convert it to H.264 first")
     if len(streams) > 1 and remarks is not None:
         remarks.warn(f"the first of {len(streams)} video streams is read")
     if any(name.lower() == "alpha_mode" and value == "1" for name, value in streams[0].metadata.items()):

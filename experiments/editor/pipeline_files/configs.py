@@ -5,13 +5,14 @@ diffusers builds a network from nearly any settings and fails, or silently compu
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 PIXEL_CHANNELS = 3
 LARGEST = 1 << 20
 """No width, number of channels or side of a network that is read here comes near it."""
+MOST_LAYERS = 1000
 _COPY = "copy the pipeline folder again"
 _OTHER_INPUTS = {
     9: "the image to be kept and a mask as well (inpainting)",
@@ -101,9 +102,25 @@ def require_fitting_parts(folder: Path, has_autoencoder: bool) -> list[str]:
     _require_channels(unet, path, channels, _latent_channels(folder, has_autoencoder))
     _require_text_width(unet, path, folder)
     _require_sample_size(unet, path)
+    _require_bounded(unet, path, ("layers_per_block", "transformer_layers_per_block"), MOST_LAYERS)
+    _require_bounded(unet, path, ("block_out_channels", "attention_head_dim", "norm_num_groups"), LARGEST)
+    text_path = folder / "text_encoder" / "config.json"
+    text = read_json(text_path)
+    _require_bounded(text, text_path, ("num_hidden_layers", "num_attention_heads"), MOST_LAYERS)
+    _require_bounded(text, text_path, ("vocab_size", "intermediate_size", "max_position_embeddings"), LARGEST)
     if unet.get("attention_type") in ("gated", "gated-text-image"):
         return ["not audited: GLIGEN's grounding (attention_type 'gated'): audited is the UNet without boxes"]
     return []
+
+
+def _require_bounded(config: Mapping[str, Any], path: Path, keys: Iterable[str], most: int) -> None:
+    """Integers, or lists of them, from 1 to `most`, where they are stated: a network is built before it is checked."""
+    for key in keys:
+        stated = config.get(key)
+        for value in stated if isinstance(stated, list) else [stated]:
+            if value is None or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most):
+                continue
+            raise ValueError(f"{path} has {key} = {stated!r}; integers from 1 to {most} are needed: {_COPY}")
 
 
 def _require_prompt_alone(unet: Mapping[str, Any], path: Path) -> None:
