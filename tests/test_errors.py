@@ -10,7 +10,8 @@ import pytest
 
 from experiments import boundary, cli, errors, files
 from experiments.errors import DiskError, UserError, is_mistake, printable, reading, writing
-from experiments.files import sweep, whole_file, whole_folder, write_bytes
+from experiments.files import PART, sweep, whole_file, whole_folder, write_bytes
+from experiments.report import audit
 from experiments.store import ROOT
 
 
@@ -176,15 +177,15 @@ class TestFiles:
         assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
 
     def test_sweep_leaves_alone_what_is_being_written(self, tmp_path):
-        (tmp_path / ".old.x.part").write_text("left by a killed run")
-        (tmp_path / ".old.y.part").mkdir()
-        (tmp_path / ".old.y.part" / "new").write_text("and this")
-        (tmp_path / "visible.part").write_text("a user's own")
+        (tmp_path / f".old.x{PART}").write_text("left by a killed run")
+        (tmp_path / f".old.y{PART}").mkdir()
+        (tmp_path / f".old.y{PART}" / "new").write_text("and this")
+        (tmp_path / ".hidden.part").write_text("a user's own")
         with whole_file(tmp_path / "a") as temporary, whole_folder(tmp_path / "b") as new:
-            assert sweep(tmp_path) == [".old.x.part", ".old.y.part"]
+            assert sweep(tmp_path) == [f".old.x{PART}", f".old.y{PART}"]
             temporary.write_text("a")
             (new / "c").write_text("c")
-        assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "visible.part"}
+        assert {path.name for path in tmp_path.iterdir()} == {"a", "b", ".hidden.part"}
 
 
 @pytest.mark.parametrize(
@@ -200,6 +201,25 @@ class TestFiles:
 )
 def test_what_a_terminal_would_obey_is_shown(text, shown):
     assert printable(text) == shown
+
+
+def test_long_names_are_written(tmp_path):
+    write_bytes(tmp_path / ("x" * 250), b"a")
+    with whole_folder(tmp_path / ("y" * 250)):
+        pass
+    assert {len(path.name) for path in tmp_path.iterdir()} == {250}
+
+
+def test_git_is_asked_without_its_lock(monkeypatch):
+    """A commit that somebody makes at the same time must not find the repository locked by us."""
+    asked = []
+
+    def run(command, **options):
+        asked.append(options["env"]["GIT_OPTIONAL_LOCKS"])
+        raise OSError("no git")
+
+    monkeypatch.setattr(audit.subprocess, "run", run)
+    assert audit.current_commit() is None and asked == ["0"]
 
 
 def test_exit_statuses_are_those_of_sysexits():

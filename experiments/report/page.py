@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from experiments.errors import UserError
-from experiments.files import make_folder, write_bytes
+from experiments.files import make_folder, sweep, write_bytes
 from experiments.report import exports
 from experiments.report.mathml import mathml
 from experiments.report.numbers import short_number
@@ -208,7 +208,7 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
             f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with "
             f"{again}"
         ) from None
-    make_folder(out)
+    sweep(make_folder(out))
     for name, text in contents.items():
         # Not as text: CSV ends its lines with CR LF on every system.
         write_bytes(out / name, text.encode("utf-8"))
