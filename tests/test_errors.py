@@ -34,7 +34,9 @@ def library_error():
 
 class TestBoundary:
     def test_mistake(self, capsys):
-        code, lines = status(capsys, fail(UserError("size = 0", limit="at least 1 is needed", remedy="give a larger one")))
+        code, lines = status(
+            capsys, fail(UserError("size = 0", limit="at least 1 is needed", remedy="give a larger one"))
+        )
         assert (code, lines) == (2, ["framebound: size = 0; at least 1 is needed; give a larger one"])
 
     def test_value_error_of_a_theorem_is_a_mistake(self, capsys):
@@ -61,7 +63,9 @@ class TestBoundary:
         assert code == 70
         assert lines[0].startswith("framebound: this is a defect of framebound: ")
         assert any(line.startswith("  where:   tests/test_errors.py:") or "where:" in line for line in lines)
-        assert any("command: framebound reproduce" in line for line in lines) and any("report" in line for line in lines)
+        assert any("command: framebound reproduce" in line for line in lines) and any(
+            "report" in line for line in lines
+        )
 
     def test_value_error_in_our_own_code_is_a_mistake_only_where_it_is_raised(self):
         """The same line of experiments/ may hold both."""
@@ -78,7 +82,12 @@ class TestBoundary:
                 raise OSError(number, os.strerror(number))
 
         code, (line,) = status(capsys, work)
-        assert code == 74 and os.strerror(number) in line and str(tmp_path / "a") in line and "what was finished is kept" in line
+        assert (
+            code == 74
+            and os.strerror(number) in line
+            and str(tmp_path / "a") in line
+            and "what was finished is kept" in line
+        )
 
     def test_disk_behind_a_library(self, tmp_path):
         """A library in Rust has the number in its text only; another one raises while it handles the error."""
@@ -135,7 +144,11 @@ class TestBoundary:
         """A terminal that knows ASCII only."""
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
         done = subprocess.run(
-            [sys.executable, "-m", "experiments.cli", "claims"], cwd=ROOT, env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "experiments.cli", "claims"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
 
@@ -146,7 +159,9 @@ class TestReading:
             with reading("the clip a.mp4", "give another"):
                 library_error()
 
-    @pytest.mark.parametrize("error", [UserError("mine"), DiskError("a", "full"), MemoryError(), FileNotFoundError(2, "no", "x")])
+    @pytest.mark.parametrize(
+        "error", [UserError("mine"), DiskError("a", "full"), MemoryError(), FileNotFoundError(2, "no", "x")]
+    )
     def test_what_says_whose_fault_it_is_passes(self, error):
         with pytest.raises(type(error)) as caught, reading("a", "b"):
             raise error
@@ -231,7 +246,10 @@ def test_exit_statuses_are_those_of_sysexits():
     [
         (["reproduce", "--prompt", "a \udcff video"], ["source_prompt", "no UTF-8"]),
         (["reproduce", "--threads", "0"], ["--threads = 0", "1 to 1024"]),
-        (["reproduce", "--edit", "a sepia video of a grey wolf"], ["15 tokens", "takes 12", "grey 4, wolf 4", "shorten it"]),
+        (
+            ["reproduce", "--edit", "a sepia video of a grey wolf"],
+            ["15 tokens", "takes 12", "grey 4, wolf 4", "shorten it"],
+        ),
         (["report", "run[/red]"], ["run[/red] is no folder"]),
         (["report", "\x1b[2Jrun"], [r"\x1b[2Jrun is no folder"]),
         (["reproduce", "--pipeline", "no/\x1b[31msuch"], [r"no/\x1b[31msuch is no folder"]),

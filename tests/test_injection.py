@@ -51,7 +51,13 @@ def run(tmp_path):
     record = json.loads((ROOT / "figures" / "audit.json").read_text())
     claim = next(claim for claim in record["claims"] if claim["figure"] == FIGURE)
     group = next(group for group in record["paper_claims"] if group["id"] == claim["group"])
-    group |= {"claims": [claim["id"]], "headline": None, "numbers": group["numbers"][:2], "theory": None, "network": None}
+    group |= {
+        "claims": [claim["id"]],
+        "headline": None,
+        "numbers": group["numbers"][:2],
+        "theory": None,
+        "network": None,
+    }
     figures = [figure for figure in record["figures"] if figure["name"] in (FIGURE, "film_strip")]
     record |= {"claims": [claim], "paper_claims": [group], "figures": figures}
     for name in (FIGURE, "film_strip"):
@@ -70,7 +76,19 @@ def run(tmp_path):
 def every_text(record, text):
     """The record with a text put into every string that its schema leaves free."""
     # The schema says what these are: names, ids, sides and digests of files.
-    bound = {"id", "group", "groups", "figure", "headline", "expected", "name", "latex", "ratio", "counterexample", "study"}
+    bound = {
+        "id",
+        "group",
+        "groups",
+        "figure",
+        "headline",
+        "expected",
+        "name",
+        "latex",
+        "ratio",
+        "counterexample",
+        "study",
+    }
 
     def walk(value, key):
         if isinstance(value, dict):
@@ -129,11 +147,31 @@ def test_formula_stays_a_formula(latex):
         return
     found = Elements()
     found.feed(written)
-    assert found.acting == [] and found.names <= {"math", "mrow", "mi", "mo", "mn", "mtext", "mstyle", "mspace", "mpadded", "msub", "msup"}
+    assert found.acting == [] and found.names <= {
+        "math",
+        "mrow",
+        "mi",
+        "mo",
+        "mn",
+        "mtext",
+        "mstyle",
+        "mspace",
+        "mpadded",
+        "msub",
+        "msup",
+    }
 
 
 def test_formulas_that_no_converter_survives():
-    for latex in (r"\left(", r"\frac", "{" * 100_000, "{" * 60 + "}" * 60, "x^" * 500, r"\begin{matrix}", r"\unknowncommand{x}"):
+    for latex in (
+        r"\left(",
+        r"\frac",
+        "{" * 100_000,
+        "{" * 60 + "}" * 60,
+        "x^" * 500,
+        r"\begin{matrix}",
+        r"\unknowncommand{x}",
+    ):
         with pytest.raises(ValueError, match="the formula"):
             mathml(latex)
 
