@@ -1,9 +1,9 @@
 """Runs command lines of framebound in forks of one process that has imported everything, so that a run costs no start.
 
 Lines of JSON come in on stdin and go out on stdout. {"argv": [..], "signal": 9, "after": 1.5, "toy": true} runs a
-command line, sends it a signal after so many seconds, and answers {"status": .., "seconds": .., "out": .., "err": ..}, where a
-negative status is the number of the signal that ended it. {"shell": ".."} runs a command of the shell. {"read": "clip",
-"path": ".."} reads a file as the commands do, within 4 GB; the kinds are in READERS.
+command line, sends it a signal after so many seconds, and answers {"status": .., "seconds": .., "out": .., "err":
+..}, where a negative status is the number of the signal that ended it. {"shell": ".."} runs a command of the shell.
+{"read": "clip", "path": ".."} reads a file as the commands do, within 4 GB; the kinds are in READERS.
 """
 
 import contextlib

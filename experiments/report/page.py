@@ -175,7 +175,7 @@ def figure_folder(run: Path) -> Path:
 
 
 def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
-    """Write report.html from RUN/audit.json and the figures; where claims were checked report.md and claims.csv as well.
+    """Write report.html from RUN/audit.json and the figures; of claims report.md and claims.csv as well.
 
     Args:
         out: the folder to write to, created when missing; None is RUN.
