@@ -347,7 +347,8 @@ def main() -> None:
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Left alone, the matrix library chooses threads and code paths by load and alignment, and equal seeds give unequal bytes.
+    # Left alone, the matrix library chooses threads and code paths by load and alignment, and equal seeds give unequal
+    # bytes.
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
     threads.wait_passively()

@@ -173,7 +173,7 @@ def is_refusal_of_a_disk(error: BaseException) -> bool:
 
 
 def _refused(error: BaseException | None, path: Path) -> int | None:
-    """The error number of a refused write behind an error, however many handlers it went through; None if there is none."""
+    """The error number of a refused write behind an error, however many handlers it went through; None without one."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
         if number is None and (match := _RUST_ERRNO.search(str(error))):
@@ -199,7 +199,7 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
 
 
-# Categories of Unicode that a terminal or a page obeys instead of showing: controls, formats, halves of surrogate pairs.
+# Categories of Unicode that a terminal or a page obeys instead of showing: controls, formats, halves of surrogates.
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from experiments.errors import UserError, writing
 
-PART = ".part"
-"""How the names of half-written files and folders end; they begin with a dot."""
+PART = ".framebound.part"
+"""How the names of half-written files and folders end; they begin with a dot, and nobody else's do both."""
 
 
 @contextlib.contextmanager
@@ -77,11 +77,11 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise UserError(f"{path} is a file", remedy="give the name of a folder")
     with writing(path), contextlib.ExitStack() as stack:
         # Both the new folder and the old one set aside live in here, so that one removal clears up after any failure.
-        workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent))
+        workplace = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=PART, dir=path.parent))
         stack.callback(shutil.rmtree, workplace, ignore_errors=True)
         handle = os.open(workplace, os.O_RDONLY)
         stack.callback(os.close, handle)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _hold(handle)
         new, old = workplace / "new", workplace / "old"
         new.mkdir()
         yield new
@@ -136,12 +136,23 @@ def sweep(folder: str | os.PathLike[str]) -> list[str]:
 
 def _locked_temporary(path: Path) -> tuple[int, Path]:
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=PART, dir=path.parent)
+        _hold(handle)
         # Between the two calls a sweep may have taken it for a leftover.
         if os.path.exists(name):
             return handle, Path(name)
         os.close(handle)
+
+
+def _prefix(path: Path) -> str:
+    # A name may have 255 bytes, and the temporary's is longer.
+    return f".{path.name[:40]}."
+
+
+def _hold(handle: int) -> None:
+    # Some network file systems know no locks; then nothing is swept there.
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def _discard(temporary: Path) -> None:

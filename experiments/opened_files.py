@@ -1,8 +1,9 @@
 """Which files decided a result: every loader says here which file it is about to open.
 
-A stored result is found by the digests of the files that were named in the call. A file may lead to another that was not
-named: a link, the settings beside an adapter, a list of other files. Loaders `record` each file before they open it, and
-what was recorded beyond the named files is kept with the result and compared again before the result is reused.
+A stored result is found by the digests of the files that were named in the call. A file may lead to another that was
+not named: a link, the settings beside an adapter, a list of other files. Loaders `record` each file before they open
+it, and what was recorded beyond the named files is kept with the result and compared again before the result is
+reused.
 
     with recording() as opened:
         editor = load_editor(path)      # calls record(file) for each file

@@ -306,9 +306,7 @@ def _results(run: _Run, claims: Sequence[Claim], out: Path) -> dict[str, Any]:
         records.append({**record, "figure": f"claim_{claim.id}"})
         drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
     _write_figures(run, drawings, out / "figures")
-    return audit.build_audit(
-        records, [{"name": name, **content} for name, content in drawings], _describe_run(run)
-    )
+    return audit.build_audit(records, [{"name": name, **content} for name, content in drawings], _describe_run(run))
 
 
 def _describe_run(run: _Run) -> dict[str, Any]:

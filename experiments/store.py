@@ -252,6 +252,10 @@ class Store:
                 raise UserError(
                     f"{self.folder} is in use by {holder}", remedy="wait for it, or give another --out"
                 ) from None
+            except OSError as error:
+                self.note(
+                    f"{self.folder}: this file system knows no locks ({error.strerror}); run one command at a time"
+                )
             with writing(path):
                 lock.truncate(0)
                 lock.write(_this_process())

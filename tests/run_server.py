@@ -1,9 +1,9 @@
 """Runs command lines of framebound in forks of one process that has imported everything, so that a run costs no start.
 
-Lines of JSON come in on stdin and go out on stdout. {"argv": [..], "signal": 9, "after": 1.5, "toy": true} runs a command
-line, sends it a signal after so many seconds, and answers {"status": .., "seconds": .., "out": .., "err": ..}, where a
-negative status is the number of the signal that ended it. {"shell": ".."} runs a command of the shell. {"read": "clip",
-"path": ".."} reads a file as the commands do, within 4 GB; the kinds are in READERS.
+Lines of JSON come in on stdin and go out on stdout. {"argv": [..], "signal": 9, "after": 1.5, "toy": true} runs a
+command line, sends it a signal after so many seconds, and answers {"status": .., "seconds": .., "out": .., "err":
+..}, where a negative status is the number of the signal that ended it. {"shell": ".."} runs a command of the shell.
+{"read": "clip", "path": ".."} reads a file as the commands do, within 4 GB; the kinds are in READERS.
 """
 
 import contextlib
@@ -30,7 +30,11 @@ class RunServer:
     """
 
     def __init__(self, prefix=()):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]), "OMP_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
+            "OMP_NUM_THREADS": "1",
+        }
         self.process = subprocess.Popen(
             [*prefix, sys.executable, __file__],
             stdin=subprocess.PIPE,

@@ -10,7 +10,8 @@ import pytest
 
 from experiments import boundary, cli, errors, files
 from experiments.errors import DiskError, UserError, is_mistake, printable, reading, writing
-from experiments.files import sweep, whole_file, whole_folder, write_bytes
+from experiments.files import PART, sweep, whole_file, whole_folder, write_bytes
+from experiments.report import audit
 from experiments.store import ROOT
 
 
@@ -33,7 +34,9 @@ def library_error():
 
 class TestBoundary:
     def test_mistake(self, capsys):
-        code, lines = status(capsys, fail(UserError("size = 0", limit="at least 1 is needed", remedy="give a larger one")))
+        code, lines = status(
+            capsys, fail(UserError("size = 0", limit="at least 1 is needed", remedy="give a larger one"))
+        )
         assert (code, lines) == (2, ["framebound: size = 0; at least 1 is needed; give a larger one"])
 
     def test_value_error_of_a_theorem_is_a_mistake(self, capsys):
@@ -60,7 +63,9 @@ class TestBoundary:
         assert code == 70
         assert lines[0].startswith("framebound: this is a defect of framebound: ")
         assert any(line.startswith("  where:   tests/test_errors.py:") or "where:" in line for line in lines)
-        assert any("command: framebound reproduce" in line for line in lines) and any("report" in line for line in lines)
+        assert any("command: framebound reproduce" in line for line in lines) and any(
+            "report" in line for line in lines
+        )
 
     def test_value_error_in_our_own_code_is_a_mistake_only_where_it_is_raised(self):
         """The same line of experiments/ may hold both."""
@@ -77,7 +82,12 @@ class TestBoundary:
                 raise OSError(number, os.strerror(number))
 
         code, (line,) = status(capsys, work)
-        assert code == 74 and os.strerror(number) in line and str(tmp_path / "a") in line and "what was finished is kept" in line
+        assert (
+            code == 74
+            and os.strerror(number) in line
+            and str(tmp_path / "a") in line
+            and "what was finished is kept" in line
+        )
 
     def test_disk_behind_a_library(self, tmp_path):
         """A library in Rust has the number in its text only; another one raises while it handles the error."""
@@ -134,7 +144,11 @@ class TestBoundary:
         """A terminal that knows ASCII only."""
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
         done = subprocess.run(
-            [sys.executable, "-m", "experiments.cli", "claims"], cwd=ROOT, env=environment, capture_output=True, text=True
+            [sys.executable, "-m", "experiments.cli", "claims"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
 
@@ -145,7 +159,9 @@ class TestReading:
             with reading("the clip a.mp4", "give another"):
                 library_error()
 
-    @pytest.mark.parametrize("error", [UserError("mine"), DiskError("a", "full"), MemoryError(), FileNotFoundError(2, "no", "x")])
+    @pytest.mark.parametrize(
+        "error", [UserError("mine"), DiskError("a", "full"), MemoryError(), FileNotFoundError(2, "no", "x")]
+    )
     def test_what_says_whose_fault_it_is_passes(self, error):
         with pytest.raises(type(error)) as caught, reading("a", "b"):
             raise error
@@ -176,15 +192,15 @@ class TestFiles:
         assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
 
     def test_sweep_leaves_alone_what_is_being_written(self, tmp_path):
-        (tmp_path / ".old.x.part").write_text("left by a killed run")
-        (tmp_path / ".old.y.part").mkdir()
-        (tmp_path / ".old.y.part" / "new").write_text("and this")
-        (tmp_path / "visible.part").write_text("a user's own")
+        (tmp_path / f".old.x{PART}").write_text("left by a killed run")
+        (tmp_path / f".old.y{PART}").mkdir()
+        (tmp_path / f".old.y{PART}" / "new").write_text("and this")
+        (tmp_path / ".hidden.part").write_text("a user's own")
         with whole_file(tmp_path / "a") as temporary, whole_folder(tmp_path / "b") as new:
-            assert sweep(tmp_path) == [".old.x.part", ".old.y.part"]
+            assert sweep(tmp_path) == [f".old.x{PART}", f".old.y{PART}"]
             temporary.write_text("a")
             (new / "c").write_text("c")
-        assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "visible.part"}
+        assert {path.name for path in tmp_path.iterdir()} == {"a", "b", ".hidden.part"}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +218,25 @@ def test_what_a_terminal_would_obey_is_shown(text, shown):
     assert printable(text) == shown
 
 
+def test_long_names_are_written(tmp_path):
+    write_bytes(tmp_path / ("x" * 250), b"a")
+    with whole_folder(tmp_path / ("y" * 250)):
+        pass
+    assert {len(path.name) for path in tmp_path.iterdir()} == {250}
+
+
+def test_git_is_asked_without_its_lock(monkeypatch):
+    """A commit that somebody makes at the same time must not find the repository locked by us."""
+    asked = []
+
+    def run(command, **options):
+        asked.append(options["env"]["GIT_OPTIONAL_LOCKS"])
+        raise OSError("no git")
+
+    monkeypatch.setattr(audit.subprocess, "run", run)
+    assert audit.current_commit() is None and asked == ["0"]
+
+
 def test_exit_statuses_are_those_of_sysexits():
     assert (errors.EXIT_DEFECT, errors.EXIT_DISK) == (os.EX_SOFTWARE, os.EX_IOERR)
 
@@ -211,7 +246,10 @@ def test_exit_statuses_are_those_of_sysexits():
     [
         (["reproduce", "--prompt", "a \udcff video"], ["source_prompt", "no UTF-8"]),
         (["reproduce", "--threads", "0"], ["--threads = 0", "1 to 1024"]),
-        (["reproduce", "--edit", "a sepia video of a grey wolf"], ["15 tokens", "takes 12", "grey 4, wolf 4", "shorten it"]),
+        (
+            ["reproduce", "--edit", "a sepia video of a grey wolf"],
+            ["15 tokens", "takes 12", "grey 4, wolf 4", "shorten it"],
+        ),
         (["report", "run[/red]"], ["run[/red] is no folder"]),
         (["report", "\x1b[2Jrun"], [r"\x1b[2Jrun is no folder"]),
         (["reproduce", "--pipeline", "no/\x1b[31msuch"], [r"no/\x1b[31msuch is no folder"]),

@@ -1,7 +1,7 @@
 """Damaged and hostile files: every reader ends with exit status 0 or 2, within a minute and 4 GB, and says which file.
 
-A fixed corpus, drawn from a seed: bytes flipped, cut out, doubled or cut off, and in JSON values replaced by every kind of
-wrong value. FRAMEBOUND_PROFILE=full draws 200 a reader.
+A fixed corpus, drawn from a seed: bytes flipped, cut out, doubled or cut off, and in JSON values replaced by every kind
+of wrong value. FRAMEBOUND_PROFILE=full draws 200 a reader.
 """
 
 import json
@@ -22,7 +22,26 @@ from experiments.store import ROOT
 pytestmark = [pytest.mark.usefixtures("single_thread"), pytest.mark.xdist_group("fuzz")]
 
 COUNT = int(os.environ.get("FRAMEBOUND_FUZZ", 200 if os.environ.get("FRAMEBOUND_PROFILE") == "full" else 8))
-WRONG = [None, True, 0, -1, 0.5, 10**9, 10**30, 1e308, "", "x", "\x1b[2J", "=1+1", [], [1], {}, {"a": 1}, [[[]]], "9" * 400]
+WRONG = [
+    None,
+    True,
+    0,
+    -1,
+    0.5,
+    10**9,
+    10**30,
+    1e308,
+    "",
+    "x",
+    "\x1b[2J",
+    "=1+1",
+    [],
+    [1],
+    {},
+    {"a": 1},
+    [[[]]],
+    "9" * 400,
+]
 FIGURE = "claim_C1.stated"
 
 
@@ -80,7 +99,7 @@ def inputs(tmp_path_factory):
     editor.add_adapter(rank=2, alpha=2, seed=1)
     lora = folder / "lora"
     lora.mkdir()
-    weights = {name.replace('.default', ''): value.detach() for name, value in editor.adapter_parameters().items()}
+    weights = {name.replace(".default", ""): value.detach() for name, value in editor.adapter_parameters().items()}
     save_file(weights, lora / "pytorch_lora_weights.safetensors")
     (lora / "adapter_config.json").write_text(json.dumps({"lora_alpha": 4, "r": 2, "alpha_pattern": {"to_q": 2}}))
     run = folder / "run"
@@ -123,7 +142,13 @@ def test_damaged_file(inputs, server, tmp_path, case, record_property):
     reader, name, path, is_json = case
     copy = tmp_path / "copy"
     shutil.copytree(inputs, copy)
-    request = {"read": reader, "path": str(copy / path), "clip": str(copy / "clip"), "pipeline": str(copy / "pipeline"), "limit": 60}
+    request = {
+        "read": reader,
+        "path": str(copy / path),
+        "clip": str(copy / "clip"),
+        "pipeline": str(copy / "pipeline"),
+        "limit": 60,
+    }
     whole = server.ask(**request)
     assert whole["status"] == 0, whole["err"]
     content = (copy / name).read_bytes()

@@ -124,11 +124,31 @@ def test_formula_stays_a_formula(latex):
         return
     found = Elements()
     found.feed(written)
-    assert found.acting == [] and found.names <= {"math", "mrow", "mi", "mo", "mn", "mtext", "mstyle", "mspace", "mpadded", "msub", "msup"}
+    assert found.acting == [] and found.names <= {
+        "math",
+        "mrow",
+        "mi",
+        "mo",
+        "mn",
+        "mtext",
+        "mstyle",
+        "mspace",
+        "mpadded",
+        "msub",
+        "msup",
+    }
 
 
 def test_formulas_that_no_converter_survives():
-    for latex in (r"\left(", r"\frac", "{" * 100_000, "{" * 60 + "}" * 60, "x^" * 500, r"\begin{matrix}", r"\unknowncommand{x}"):
+    for latex in (
+        r"\left(",
+        r"\frac",
+        "{" * 100_000,
+        "{" * 60 + "}" * 60,
+        "x^" * 500,
+        r"\begin{matrix}",
+        r"\unknowncommand{x}",
+    ):
         with pytest.raises(ValueError, match="the formula"):
             mathml(latex)
 

@@ -1,5 +1,7 @@
-"""A stored result is reused only while every file that decided it is the same: what is named, what it leads to, and what
-decides the last digits."""
+"""A stored result is reused only while every file that decided it is the same.
+
+What is named, what that leads to, and what decides the last digits.
+"""
 
 import json
 import os
@@ -242,7 +244,12 @@ DISTRIBUTIONS = {"PIL": "pillow", "flint": "python-flint", "array_api_compat": "
 
 def test_every_library_that_a_stage_imports_is_in_the_key():
     """From the code: whatever the stages and claims can reach, at any depth of a function."""
-    roots = ["experiments.stages", "experiments.audit.measure_sharpness", "experiments.report.outcomes", "theory.ladder"]
+    roots = [
+        "experiments.stages",
+        "experiments.audit.measure_sharpness",
+        "experiments.report.outcomes",
+        "theory.ladder",
+    ]
     roots += [f"experiments.studies.{name}" for name in NAMES]
     roots += [claim_module(claim).__name__ for claim in theory.CLAIMS]
     modules = reachable_modules(roots, exclude=PLUMBING)

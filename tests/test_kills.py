@@ -1,5 +1,7 @@
-"""Runs that are killed, interrupted, or find the disk full: what is there afterwards is whole, and a further run ends with
-the bytes of one that was left alone."""
+"""Runs that are killed, interrupted, or find the disk full.
+
+What is there afterwards is whole, and a further run ends with the bytes of one that was left alone.
+"""
 
 import json
 import os
@@ -54,7 +56,18 @@ def command(inputs, name, out):
     """The smallest command line of `audit` and of `reproduce`, as arguments and options of the server."""
     if name == "reproduce":
         return ["reproduce", "--pipeline", inputs / "pixel", "--out", out], {"toy": True}
-    asked = ["--video", inputs / "clip", "--pipeline", inputs / "latent", "--steps", 4, "--frames", 4, "--layers", "up_blocks.1"]
+    asked = [
+        "--video",
+        inputs / "clip",
+        "--pipeline",
+        inputs / "latent",
+        "--steps",
+        4,
+        "--frames",
+        4,
+        "--layers",
+        "up_blocks.1",
+    ]
     return ["audit", *asked, "--iterations", 1, "--out", out], {}
 
 
@@ -105,7 +118,9 @@ def test_killed_at_random_moments(inputs, server, undisturbed, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=lambda value: str(value)
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=lambda value: str(value),
 )
 def test_signals_end_a_run_with_one_line(inputs, server, undisturbed, tmp_path, number, status):
     whole, seconds = undisturbed["audit"]
@@ -121,7 +136,7 @@ def test_signals_end_a_run_with_one_line(inputs, server, undisturbed, tmp_path, 
 
 
 def test_no_interrupt_is_lost(inputs, server, undisturbed, tmp_path):
-    """Late ones too: while figures are drawn and the report is written. One that comes in time never ends in success."""
+    """Late ones too: while figures are drawn and the report is written. One that comes in time never ends well."""
     _, seconds = undisturbed["audit"]
     for number in range(8 if FULL else 2):
         out = tmp_path / str(number)
@@ -301,7 +316,9 @@ def test_two_runs_into_one_folder(inputs, server, tmp_path):
     with Store(tmp_path / "out" / "store").lock():
         done = server.run(*argv, **options)
     assert done["status"] == 2
-    assert f"is in use by process {os.getpid()} on " in done["err"] and "wait for it, or give another --out" in done["err"]
+    assert (
+        f"is in use by process {os.getpid()} on " in done["err"] and "wait for it, or give another --out" in done["err"]
+    )
 
 
 def test_a_colon_in_a_name(inputs, server, tmp_path):

@@ -76,7 +76,9 @@ def test_the_import_itself_is_light(tmp_path):
 
 
 def test_it_is_part_of_what_is_installed():
-    expand = pytest.importorskip("setuptools.config.expand", reason="setuptools, which builds the package, is not installed")
+    expand = pytest.importorskip(
+        "setuptools.config.expand", reason="setuptools, which builds the package, is not installed"
+    )
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
     folders: dict[str, str] = {}
     found = expand.find_packages(**settings, root_dir=ROOT, fill_package_dir=folders)

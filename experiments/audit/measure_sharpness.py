@@ -1,5 +1,7 @@
-"""The longest measurement of an audit: how sharp the temporal loss is in the adapter's parameters, and which steps lower
-it. What is done of it survives a kill."""
+"""The longest measurement of an audit: how sharp the loss is in the adapter's parameters, and which steps lower it.
+
+What is done of it survives a kill.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict

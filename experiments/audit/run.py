@@ -58,7 +58,9 @@ def stages(settings: AuditSettings) -> Iterator[Stage]:
     adapted = settings.adapter is not None
     # Whatever a later stage would refuse is refused before anything long begins.
     checked = (*_SAMPLING, "edit", "layers", "num_frames", "size")
-    yield Stage("check", "Check what was asked for", (), checked, lambda context: measure.check(settings, context.editor))
+    yield Stage(
+        "check", "Check what was asked for", (), checked, lambda context: measure.check(settings, context.editor)
+    )
     yield Stage("clip", "Read the clip", (), (*_NETWORK, "num_frames", "size"), measure.clip)
     yield Stage("schedulers", "Check the schedulers", (), ("num_steps",), measure.schedulers)
     main = "inversion_on" if adapted else "inversion_off"
@@ -70,9 +72,7 @@ def stages(settings: AuditSettings) -> Iterator[Stage]:
     if adapted:
         off = functools.partial(measure.round_trip, inversion="inversion_off", adapter=False)
         yield Stage("round_trip_off", "Sample back without the adapter", ("clip", "inversion_off"), _SAMPLING, off)
-        mismatch = functools.partial(
-            measure.round_trip, inversion="inversion_off", adapter=True, base="round_trip_off"
-        )
+        mismatch = functools.partial(measure.round_trip, inversion="inversion_off", adapter=True, base="round_trip_off")
         needs = ("clip", "inversion_off", "round_trip_off")
         yield Stage("round_trip_mismatch", "Sample with the adapter, inverted without", needs, _SAMPLING, mismatch)
     if settings.prompt != "" and settings.guidance_scale != 1:
@@ -212,8 +212,7 @@ def _write(run: _Run, out: Path) -> dict[str, Any]:
     """Figures, audit.json, report and the edit; the content of audit.json."""
     values = {name: entry.values for name, entry in run.entries.items()}
     drawings = [
-        (name, describe(find_study(name), data))
-        for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
+        (name, describe(find_study(name), data)) for name, data in zip(AUDIT_FIGURES, _figure_data(values), strict=True)
     ]
     if "edit" in run.entries:
         data = editing.strip_data(Path(run.asked.video).resolve().name, run.settings, run.entries)

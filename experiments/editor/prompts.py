@@ -1,4 +1,4 @@
-"""How many tokens each word of a prompt costs: a text encoder takes a fixed number, and unknown words are spelled out."""
+"""How many tokens each word of a prompt costs: a text encoder takes so many, and unknown words are spelled out."""
 
 from typing import Protocol
 
@@ -46,10 +46,13 @@ def require_prompt(tokenizer: Tokenizer, text: str) -> None:
     words = ", ".join(f"{word} {tokens}" for word, tokens in costs)
     remedy = "shorten it"
     if any(tokens > 1 for _, tokens in costs):
-        remedy += f"; a word that the tokenizer does not know is spelled out, the dearest is {max(costs, key=_price)[0]!r}"
+        remedy += (
+            f"; a word that the tokenizer does not know is spelled out, the dearest is {max(costs, key=_price)[0]!r}"
+        )
+    more = ", .." if len(costs) == MOST_WORDS else ""
     raise UserError(
         f"the prompt {text[:200]!r} has {length} tokens and the text encoder takes {tokenizer.model_max_length}",
-        limit=f"{_frame(tokenizer)} are start and end, the words take {words}{', ..' if len(costs) == MOST_WORDS else ''}",
+        limit=f"{_frame(tokenizer)} are start and end, the words take {words}{more}",
         remedy=remedy,
     )
 

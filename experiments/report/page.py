@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from experiments.errors import UserError
-from experiments.files import make_folder, write_bytes
+from experiments.files import make_folder, sweep, write_bytes
 from experiments.report import exports, graph, notes, sources, table, words
 from experiments.report.formulas import breaking_mathml, mathml
 from experiments.report.numbers import apart, ratio_words, short_number
@@ -279,7 +279,7 @@ def write_report(run: Path, out: Path | None = None) -> tuple[Path, ...]:
             f"{source} is no audit.json that this version reads ({type(error).__name__}: {error}); write it again with "
             f"{again}"
         ) from None
-    make_folder(out)
+    sweep(make_folder(out))
     for name, text in contents.items():
         # Not as text: CSV ends its lines with CR LF on every system.
         write_bytes(out / name, text.encode("utf-8"))

@@ -133,8 +133,7 @@ def read_audit(path: Path) -> dict[str, Any] | None:
     audit = read_results(path, PIPELINE_AUDIT)
     if "paper_claims" not in audit:
         raise UserError(
-            f"{path} is that of an audit and no audit.json of framebound's claims",
-            remedy="write one with `framebound reproduce`",
+            f"{path} is that of `framebound audit` and holds no claims", remedy="write one with `framebound reproduce`"
         )
     return audit
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.errors import reading
-from experiments.files import write_bytes, write_text
+from experiments.files import sweep, write_bytes, write_text
 from experiments.report.schema import read_figure
 from experiments.store import canonical_json
 from experiments.studies import find_study
@@ -96,6 +96,7 @@ def redraw(folder: Path, *, missing_only: bool = False) -> list[str]:
     Raises:
         ValueError: the folder holds no figure's JSON, or a file that is not one.
     """
+    sweep(folder)
     drawn, found = [], False
     for path in sorted(folder.glob("*.json")):
         content = read_figure(path)

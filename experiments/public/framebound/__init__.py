@@ -2,10 +2,10 @@
 
     from framebound import certify_curvature, load_editor
 
-The code lies in the packages `theory` and `experiments`, and a script beside a folder of one of these names would import
-that folder instead. This package takes them from where it lies itself; in a process that has imported framebound, the
-names `theory` and `experiments` are ours. A name that two parts have gets its part's name in front, as in
-`bilateral_lipschitz_constant`.
+The code lies in the packages `theory` and `experiments`, and a script beside a folder of one of these names would
+import that folder instead. This package takes them from where it lies itself; in a process that has imported
+framebound, the names `theory` and `experiments` are ours. A name that two parts have gets its part's name in front,
+as in `bilateral_lipschitz_constant`.
 """
 
 import importlib
