@@ -8,14 +8,17 @@ From framebound Require Import Inner.
 Open Scope R_scope.
 
 (** Strong monotonicity keeps points apart. *)
-Lemma monotone_apart : forall (V : space) (a d : V) rho, 0 <= rho -> rho * << d, d >> <= << a, d >> -> rho * len d <= len a.
+Lemma monotone_apart : forall (V : space) (a d : V) rho, 0 <= rho -> rho * << d, d >> <= << a, d >> -> rho * len d
+  <= len a.
 Proof.
-  intros V a d rho Hr H. pose proof (inner_le a d) as C. rewrite <- len_sqr in H. pose proof (len_pos d) as P. pose proof (len_pos a).
+  intros V a d rho Hr H. pose proof (inner_le a d) as C. rewrite <- len_sqr in H. pose proof (len_pos d) as P.
+  pose proof (len_pos a).
   destruct (Req_dec (len d) 0) as [Z | Z]; [rewrite Z; lra |].
   apply (Rmult_le_reg_r (len d)); [lra |]. lra.
 Qed.
 
-Theorem step_keeps_apart : forall (V : space) (e : V -> V) sigma_s sigma_t (y y' : V), 0 < sigma_s -> sigma_s < sigma_t ->
+Theorem step_keeps_apart : forall (V : space) (e : V -> V) sigma_s sigma_t (y y' : V), 0 < sigma_s
+  -> sigma_s < sigma_t ->
   << e y [-] e y', y [-] y' >> <= << y [-] y', y [-] y' >> / sigma_t ->
   let step v := v [-] (sigma_t - sigma_s) [*] e v in
   sigma_s / sigma_t * len (y [-] y') <= len (step y [-] step y').

@@ -1,6 +1,7 @@
 (** * C4: the bilateral filter across frames
 
-    y_i = sum_k w_k x_(i+k) / sum_k w_k with w_k = g_k exp(-(x_(i+k) - x_i)^2 / (2 sigma^2)), g_k > 0 the spatial weights.
+    y_i = sum_k w_k x_(i+k) / sum_k w_k with w_k = g_k exp(-(x_(i+k) - x_i)^2 / (2 sigma^2)),
+      g_k > 0 the spatial weights.
     Proved for every window, every padding and all positive spatial weights: the maximum principle, the invariances, the
     best bound on how far a value moves (C4.defect), non-expansiveness where the weights do not depend on the values. *)
 
@@ -12,7 +13,8 @@ Open Scope R_scope.
 (** The weight of a difference. *)
 Definition range_weight (sigma d : R) : R := exp (- (d / sigma) ^ 2 / 2).
 
-(** Frame i of the filtered clip. The window has K frames besides i itself; [near i k] is the number of the k-th of them,
+(** Frame i of the filtered clip. The window has K frames besides i itself; [near i k] is the number of the k-th of
+    them,
     which a padding has folded back into the clip where it lies outside. The frame itself has the weight 1. *)
 Definition total_weight (sigma : R) (K : nat) (g : nat -> R) (near : nat -> nat -> nat) (x : nat -> R) (i : nat) : R :=
   1 + sum K (fun k => g k * range_weight sigma (x (near i k) - x i)).
@@ -90,7 +92,8 @@ Proof.
   replace (x (near i k) + c - (x i + c)) with (x (near i k) - x i) by ring. ring.
 Qed.
 
-(** .. and values and range width may be scaled together: B_(c sigma)(c x) = c B_sigma(x). So no Lipschitz constant of the
+(** .. and values and range width may be scaled together: B_(c sigma)(c x) = c B_sigma(x). So no Lipschitz constant of
+    the
     filter depends on sigma. *)
 Theorem scaling : forall sigma x c i, c <> 0 -> sigma <> 0 ->
   filtered (c * sigma) K g near (fun j => c * x j) i = c * filtered sigma K g near x i.
@@ -107,7 +110,8 @@ Qed.
 
 Theorem lipschitz_width : forall sigma L,
   0 < sigma ->
-  (forall x x' i b, (forall j, Rabs (x j - x' j) <= b) -> Rabs (filtered 1 K g near x i - filtered 1 K g near x' i) <= L * b) ->
+  (forall x x' i b, (forall j, Rabs (x j - x' j) <= b) -> Rabs (filtered 1 K g near x i - filtered 1 K g near x' i)
+    <= L * b) ->
   forall x x' i b, (forall j, Rabs (x j - x' j) <= b) ->
     Rabs (filtered sigma K g near x i - filtered sigma K g near x' i) <= L * b.
 Proof.
@@ -142,7 +146,8 @@ Qed.
 (** The sum G of the neighbours' spatial weights; s > 0 with s exp(s/2) = G exp(-1/2), that is s = 2 W(G/(2 sqrt e)). *)
 Definition defect_root (s : R) : Prop := 0 < s /\ s * exp (s / 2) = sum K g * exp (- (1 / 2)).
 
-Lemma defect_balance : forall s, defect_root s -> sum K g * (exp (- sqrt (1 + s) ^ 2 / 2) / sqrt (1 + s)) = s / sqrt (1 + s).
+Lemma defect_balance : forall s, defect_root s -> sum K g * (exp (- sqrt (1 + s) ^ 2 / 2) / sqrt (1 + s))
+  = s / sqrt (1 + s).
 Proof.
   intros s [Hs E]. rewrite <- Rsqr_pow2, Rsqr_sqrt by lra.
   replace (- (1 + s) / 2) with (- (1 / 2) + - (s / 2)) by field. rewrite exp_plus.
@@ -172,7 +177,8 @@ Proof.
   apply Rle_trans with (sum K (fun k => sigma * g k * (exp (- v ^ 2 / 2) / v))).
   - apply sum_le. intros k Hk. set (d := x (near i k) - x i).
     pose proof (pull_maximum (d / sigma) v Hv) as M. rewrite <- HK in M. fold (range_weight sigma d) in M.
-    pose proof (Rmult_le_compat_l (sigma * g k) _ _ ltac:(apply Rmult_le_pos; [lra | apply Rlt_le, positive, Hk]) M) as M'.
+    pose proof (Rmult_le_compat_l (sigma * g k) _ _ ltac:(apply Rmult_le_pos;
+      [lra | apply Rlt_le, positive, Hk]) M) as M'.
     replace (g k * range_weight sigma d * d - s / v * sigma * (g k * range_weight sigma d))
       with (sigma * g k * (range_weight sigma d * (d / sigma - s / v))) by (field; lra). exact M'.
   - rewrite (sum_ext K _ (fun k => sigma * (exp (- v ^ 2 / 2) / v) * g k)) by (intros; ring).
@@ -216,7 +222,8 @@ Proof.
   2: { intros k Hk. rewrite W, H by easy. ring. }
   rewrite sum_scale. pose proof (defect_balance s Hr) as B. fold v in B.
   assert (E : exp (- v ^ 2 / 2) * sum K g = s).
-  { apply (Rmult_eq_compat_r v) in B. replace (sum K g * (exp (- v ^ 2 / 2) / v) * v) with (exp (- v ^ 2 / 2) * sum K g) in B by (field; lra).
+  { apply (Rmult_eq_compat_r v) in B. replace (sum K g * (exp (- v ^ 2 / 2) / v) * v)
+      with (exp (- v ^ 2 / 2) * sum K g) in B by (field; lra).
     replace (s / v * v) with s in B by (field; lra). exact B. }
   assert (Hvv : v * v = 1 + s) by (apply sqrt_sqrt; lra).
   replace (exp (- v ^ 2 / 2) * (v * sigma) * sum K g) with (exp (- v ^ 2 / 2) * sum K g * (v * sigma)) by ring.
@@ -236,14 +243,17 @@ Proof.
   intros K g near x x' i b Hg Hb.
   assert (P : 0 < 1 + sum K g) by (pose proof (sum_nonneg K g (fun k Hk => Rlt_le _ _ (Hg k Hk))); lra).
   unfold averaged.
-  replace ((x i + sum K (fun k => g k * x (near i k))) / (1 + sum K g) - (x' i + sum K (fun k => g k * x' (near i k))) / (1 + sum K g))
+  replace ((x i + sum K (fun k => g k * x (near i k))) / (1 + sum K g)
+    - (x' i + sum K (fun k => g k * x' (near i k))) / (1 + sum K g))
     with (((x i - x' i) + sum K (fun k => g k * (x (near i k) - x' (near i k)))) / (1 + sum K g)).
-  2: { rewrite (sum_ext K (fun k => g k * (x (near i k) - x' (near i k))) (fun k => g k * x (near i k) - g k * x' (near i k)))
+  2: { rewrite (sum_ext K (fun k => g k * (x (near i k) - x' (near i k))) (fun k => g k * x (near i k)
+      - g k * x' (near i k)))
          by (intros; ring). rewrite sum_minus. field. lra. }
   assert (B : forall j, - b <= x j - x' j <= b).
   { intros j. pose proof (Hb j) as Q. pose proof (Rle_abs (x j - x' j)). pose proof (Rabs_maj2 (x j - x' j)). lra. }
   assert (U : sum K (fun k => g k * (x (near i k) - x' (near i k))) <= b * sum K g).
-  { rewrite <- sum_scale. apply sum_le. intros k Hk. rewrite (Rmult_comm b). apply Rmult_le_compat_l; [apply Rlt_le, Hg, Hk | apply B]. }
+  { rewrite <- sum_scale. apply sum_le. intros k Hk. rewrite (Rmult_comm b).
+    apply Rmult_le_compat_l; [apply Rlt_le, Hg, Hk | apply B]. }
   assert (L : - (b * sum K g) <= sum K (fun k => g k * (x (near i k) - x' (near i k)))).
   { rewrite <- sum_scale, <- sum_opp. apply sum_le. intros k Hk.
     pose proof (Rmult_le_compat_l (g k) _ _ (Rlt_le _ _ (Hg k Hk)) (proj1 (B (near i k)))). lra. }

@@ -1,7 +1,8 @@
 (** * C3.bounded: a bounded predictor bounds the round trip, whatever the number of steps
 
     If no prediction has a norm above G, neither of the inversion nor of the sampling, then
-    ||w_0 - z_0|| <= 2 G (sigma_N - sigma_0): no Lipschitz constant, no condition on the steps, any convention, any adapter. *)
+    ||w_0 - z_0|| <= 2 G (sigma_N - sigma_0): no Lipschitz constant, no condition on the steps, any convention,
+      any adapter. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
 From framebound Require Import Inner RoundTrip.
@@ -66,16 +67,19 @@ Proof.
   { assert (Path : forall y q : nat -> V,
       (forall k, (k < N)%nat -> y k = y (S k) [-] (sigma (S k) - sigma k) [*] q k) ->
       (forall k, (k < N)%nat -> len (q k) <= G) -> len (y m [-] y N) <= G * (sigma N - sigma m)).
-    { intros y q Hy Hq. assert (A : forall n, (m + n <= N)%nat -> len (y m [-] y (m + n)%nat) <= G * (sigma (m + n)%nat - sigma m)).
+    { intros y q Hy Hq. assert (A : forall n, (m + n <= N)%nat -> len (y m [-] y (m + n)%nat)
+        <= G * (sigma (m + n)%nat - sigma m)).
       { induction n; intros Hn.
         - rewrite Nat.add_0_r. replace (y m [-] y m) with (@origin V) by (symmetry; vectors). rewrite len_origin. lra.
         - rewrite Nat.add_succ_r.
-          replace (y m [-] y (S (m + n))) with ((y m [-] y (m + n)%nat) [-] (sigma (S (m + n)) - sigma (m + n)%nat) [*] q (m + n)%nat).
+          replace (y m [-] y (S (m + n))) with ((y m [-] y (m + n)%nat) [-] (sigma (S (m + n))
+            - sigma (m + n)%nat) [*] q (m + n)%nat).
           2: { rewrite (Hy (m + n)%nat ltac:(lia)). vectors. }
           eapply Rle_trans; [apply len_minus |].
           rewrite len_scale, Rabs_pos_eq by (pose proof (increasing (m + n) ltac:(lia)); lra).
           pose proof (IHn ltac:(lia)). pose proof (increasing (m + n) ltac:(lia)).
-          pose proof (Rmult_le_compat_l (sigma (S (m + n)) - sigma (m + n)%nat) _ _ ltac:(lra) (Hq (m + n)%nat ltac:(lia))). lra. }
+          pose proof (Rmult_le_compat_l (sigma (S (m + n)) - sigma (m + n)%nat) _ _ ltac:(lra) (Hq (m + n)%nat
+            ltac:(lia))). lra. }
       replace N with (m + (N - m))%nat by lia. apply A. lia. }
     pose proof (Path w (fun k => e (S k) (w (S k))) (fun k Hk => Hw k Hk) (fun k Hk => He k _ Hk)) as A.
     pose proof (Path z p ltac:(intros k Hk; rewrite (Hz k Hk); vectors) Hp) as B.
@@ -94,7 +98,8 @@ Theorem bounded_attained : forall (u z0 : V) G, len u = 1 -> 0 <= G ->
   let z := fun k => z0 [+] (G * (sigma k - sigma O)) [*] u in
   let w := fun k => z N [+] (G * (sigma N - sigma k)) [*] u in
   (forall k, (k < N)%nat -> z (S k) = z k [+] (sigma (S k) - sigma k) [*] (G [*] u)) /\
-  (forall k, (k < N)%nat -> w k = sampling_step (fun j => sigma (S j) - sigma j) (fun _ _ => (- G) [*] u) k (w (S k))) /\
+  (forall k, (k < N)%nat -> w k = sampling_step (fun j => sigma (S j)
+    - sigma j) (fun _ _ => (- G) [*] u) k (w (S k))) /\
   w N = z N /\ len ((- G) [*] u) = G /\
   (sigma O <= sigma N -> len (w O [-] z O) = 2 * G * (sigma N - sigma O)).
 Proof.

@@ -1,6 +1,7 @@
 (** * C1.stated: an upper bound on the norms does not make the gradient Lipschitz
 
-    Frames M e_1, .., M e_1 with a last frame r e_2, against the same with 2 r e_2: the difference quotient of the gradient
+    Frames M e_1, .., M e_1 with a last frame r e_2, against the same
+      with 2 r e_2: the difference quotient of the gradient
     is exactly 1/((N-2) r^2), so no constant K serves all frames of norm at most M. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
@@ -70,7 +71,8 @@ Proof.
   2: { unfold difference. now rewrite Nat.ltb_irrefl. }
   replace (N - 2)%nat with (S (N - 3)) at 2 by lia. simpl. unfold difference.
   rewrite (proj2 (Nat.ltb_lt (N - 3) (N - 2))) by lia. replace (S (N - 3)) with (N - 2)%nat by lia.
-  rewrite !shrinking_cosine by (try lia; lra). rewrite Nat.ltb_irrefl, (proj2 (Nat.ltb_lt (N - 3) (N - 2))) by lia. ring.
+  rewrite !shrinking_cosine by (try lia; lra). rewrite Nat.ltb_irrefl, (proj2 (Nat.ltb_lt (N - 3) (N - 2))) by lia.
+  ring.
 Qed.
 
 (** The pull of the last frame on another depends on its direction only. *)
@@ -99,7 +101,8 @@ Qed.
 Lemma shrinking_gradient_last : forall M r, 0 < M -> 0 < r ->
   gradient N (shrinking M r) (N - 1) = (- (2 / INR (N - 2)) / r) [*] e1.
 Proof.
-  intros M r HM Hr. unfold gradient. rewrite last_weight, scale_zero, add_origin by easy. replace (N - 1)%nat with (S (N - 2)) at 1 by lia.
+  intros M r HM Hr. unfold gradient. rewrite last_weight, scale_zero, add_origin by easy.
+  replace (N - 1)%nat with (S (N - 2)) at 1 by lia.
   rewrite shrinking_last_weight by easy. replace (S (N - 2)) with (N - 1)%nat by lia.
   rewrite shrinking_last, shrinking_early by lia. unfold pull, unit, similarity. rewrite !len_e1, !len_e2 by lra.
   expand_inner. rewrite (inner_sym _ e2 e1), He12. pose proof (count_pos N three). vectors; field; lra.
@@ -126,7 +129,8 @@ Proof.
   - apply last_only.
     + apply Rmult_le_pos; [apply Rlt_le, Rdiv_lt_0_compat; [lra |] | lra].
       apply Rmult_lt_0_compat; [easy | now apply pow_lt].
-    + intros t Ht. rewrite (shrinking_gradient_early M r), (shrinking_gradient_early M (2 * r)) by (try easy; lra). easy.
+    + intros t Ht. rewrite (shrinking_gradient_early M r), (shrinking_gradient_early M (2 * r)) by (try easy; lra).
+      easy.
     + rewrite !shrinking_gradient_last by lra. expand_inner. rewrite He1. field. lra.
 Qed.
 

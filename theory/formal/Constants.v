@@ -1,6 +1,7 @@
 (** * The numbers C_N, and how a computed value of them is certified
 
-    For positive v, Collatz and Wielandt: lambda_max(B^T W B) <= max_t (B^T W B v)_t / v_t; and for every v it is at least
+    For positive v, Collatz and Wielandt: lambda_max(B^T W B) <= max_t (B^T W B v)_t / v_t;
+      and for every v it is at least
     the form at v over |v|^2. Both are decided in integers by [upper_check] and [lower_check], which Coq evaluates. *)
 
 From Coq Require Import Reals ZArith Lra Lia Psatz List.
@@ -29,11 +30,13 @@ Proof.
   intros N v f H.
   assert (G : forall n, (n <= N - 1)%nat ->
     sum n (fun t => pair_weight N t * ((v t + v (S t)) * (f t + f (S t))))
-    = sum n (fun t => pair_load N v t * f t) + match n with O => 0 | S p => pair_weight N p * (v p + v (S p)) * f (S p) end).
+    = sum n (fun t => pair_load N v t * f t) + match n with O => 0 | S p => pair_weight N p * (v p + v (S p)) * f (S
+      p) end).
   { induction n; intros Hn; [simpl; ring |]. rewrite !sum_S, IHn by lia. unfold pair_load at 3.
     rewrite (proj2 (Nat.ltb_lt n (N - 1))) by lia. destruct n; ring. }
   rewrite G by lia.
-  replace (sum N (fun t => pair_load N v t * f t)) with (sum (S (N - 1)) (fun t => pair_load N v t * f t)) by (f_equal; lia).
+  replace (sum N (fun t => pair_load N v t * f t)) with (sum (S (N - 1)) (fun t => pair_load N v t * f t))
+    by (f_equal; lia).
   rewrite sum_S. f_equal. unfold pair_load. rewrite Nat.ltb_irrefl. destruct (N - 1)%nat eqn:E; [lia | ring].
 Qed.
 
@@ -55,7 +58,8 @@ Qed.
 Theorem rayleigh_lower : forall N v K, (3 <= N)%nat -> 0 < sum N (fun t => v t * v t) ->
   K * sum N (fun t => v t * v t) <= incidence_form N v -> K <= incidence_eigenvalue N.
 Proof.
-  intros N v K H P Q. pose proof (eigenvalue_bound N H v) as B. apply Rmult_le_reg_r with (sum N (fun t => v t * v t)); lra.
+  intros N v K H P Q. pose proof (eigenvalue_bound N H v) as B.
+  apply Rmult_le_reg_r with (sum N (fun t => v t * v t)); lra.
 Qed.
 
 (** C_3 = 12 and C_4 = 6 + 2 sqrt 5. *)
@@ -98,7 +102,8 @@ Definition upper_check (v : list Z) (num den : Z) : bool :=
   forallb (fun t => andb (0 <? entry v t)%Z (den * load_Z (length v) v t <=? num * entry v t)%Z) (seq 0 (length v)).
 Definition lower_check (v : list Z) (num den : Z) : bool :=
   (num * sum_Z (length v) (fun t => entry v t * entry v t)
-   <=? den * sum_Z (length v - 1) (fun t => weight_Z (length v) t * ((entry v t + entry v (S t)) * (entry v t + entry v (S t)))))%Z.
+   <=? den * sum_Z (length v - 1) (fun t => weight_Z (length v) t * ((entry v t + entry v (S t)) * (entry v t + entry
+     v (S t)))))%Z.
 
 Lemma weight_Z_correct : forall N t, IZR (weight_Z N t) = pair_weight N t.
 Proof. intros. unfold weight_Z, pair_weight. destruct (_ || _)%bool; reflexivity. Qed.
@@ -119,8 +124,10 @@ Proof.
   intros v num den H3 Hd H. apply IZR_lt in Hd. unfold upper_check in H. rewrite forallb_forall in H.
   assert (G : forall t, (t < length v)%nat ->
     0 < IZR (entry v t) /\ IZR den * pair_load (length v) (fun i => IZR (entry v i)) t <= IZR num * IZR (entry v t)).
-  { intros t Ht. specialize (H t). rewrite in_seq in H. specialize (H ltac:(lia)). apply andb_prop in H. destruct H as [A B].
-    apply Z.ltb_lt, IZR_lt in A. apply Z.leb_le, IZR_le in B. rewrite !mult_IZR, load_Z_correct in B. split; assumption. }
+  { intros t Ht. specialize (H t). rewrite in_seq in H. specialize (H ltac:(lia)). apply andb_prop in H.
+    destruct H as [A B].
+    apply Z.ltb_lt, IZR_lt in A. apply Z.leb_le, IZR_le in B. rewrite !mult_IZR, load_Z_correct in B.
+    split; assumption. }
   apply (collatz_upper (length v) (fun i => IZR (entry v i))); [easy | intros t Ht; now apply G |].
   intros t Ht. destruct (G t Ht) as [_ B]. apply (Rmult_le_reg_l (IZR den)); [easy |].
   replace (IZR den * (IZR num / IZR den * IZR (entry v t))) with (IZR num * IZR (entry v t)) by (field; lra). exact B.
@@ -135,10 +142,12 @@ Proof.
   rewrite (sum_ext _ _ (fun t => IZR (entry v t) * IZR (entry v t))) in H, Hp by (intros; apply mult_IZR).
   apply (rayleigh_lower (length v) (fun i => IZR (entry v i))); [easy | exact Hp |].
   unfold incidence_form.
-  rewrite (sum_ext (length v - 1) _ (fun t => pair_weight (length v) t * (IZR (entry v t) + IZR (entry v (S t))) ^ 2)) in H.
+  rewrite (sum_ext (length v - 1) _ (fun t => pair_weight (length v) t * (IZR (entry v t) + IZR (entry v (S t))) ^ 2))
+    in H.
   2: { intros t _. rewrite !mult_IZR, plus_IZR, weight_Z_correct. ring. }
   apply (Rmult_le_reg_l (IZR den)); [easy |].
-  match goal with |- ?a <= _ => replace a with (IZR num * sum (length v) (fun t => IZR (entry v t) * IZR (entry v t))) by (field; lra) end.
+  match goal with |- ?a <= _ => replace a with (IZR num * sum (length v) (fun t => IZR (entry v t) * IZR (entry v t)))
+    by (field; lra) end.
   exact H.
 Qed.
 
@@ -155,16 +164,19 @@ Proof.
   { unfold upper_check in U. rewrite forallb_forall in U.
     assert (A : forall n, (1 <= n <= length v)%nat -> (0 < sum_Z n (fun t => entry v t * entry v t))%Z).
     { induction n; intros Hn; [lia |]. simpl. specialize (U n). rewrite in_seq in U. specialize (U ltac:(lia)).
-      apply andb_prop in U. destruct U as [U _]. apply Z.ltb_lt in U. destruct (Nat.eq_dec n 0) as [-> |]; [simpl; nia |].
+      apply andb_prop in U. destruct U as [U _]. apply Z.ltb_lt in U.
+      destruct (Nat.eq_dec n 0) as [-> |]; [simpl; nia |].
       specialize (IHn ltac:(lia)). nia. }
     apply A. lia. }
   pose proof (upper_check_correct v _ (4 * den) H3 ltac:(lia) U) as B.
   pose proof (lower_check_correct v _ (4 * den) H3 ltac:(lia) Pos L) as C.
   rewrite !mult_IZR, E in B, C. apply IZR_lt in Hd. unfold hessian_constant. split.
   - apply (Rmult_le_compat_l (4 / INR (length v - 2))) in C; [| apply Rlt_le, Rdiv_lt_0_compat; lra].
-    replace (4 / INR (length v - 2) * (IZR low * INR (length v - 2) / (4 * IZR den))) with (IZR low / IZR den) in C by (field; lra).
+    replace (4 / INR (length v - 2) * (IZR low * INR (length v - 2) / (4 * IZR den))) with (IZR low / IZR den) in C
+      by (field; lra).
     exact C.
   - apply (Rmult_le_compat_l (4 / INR (length v - 2))) in B; [| apply Rlt_le, Rdiv_lt_0_compat; lra].
-    replace (4 / INR (length v - 2) * (IZR high * INR (length v - 2) / (4 * IZR den))) with (IZR high / IZR den) in B by (field; lra).
+    replace (4 / INR (length v - 2) * (IZR high * INR (length v - 2) / (4 * IZR den))) with (IZR high / IZR den) in B
+      by (field; lra).
     exact B.
 Qed.

@@ -2,7 +2,8 @@
 
     Refuted for every C, under both conventions, by ONE predictor that does not depend on C: linear in the state, with
     unit steps, on which every step of sampling doubles the error while the defects all point one way and stay alike.
-    S: the inversion step from z_k uses e(z_k, sigma_k). T (diffusers): the state of the lower level with the timestep of the
+    S: the inversion step from z_k uses e(z_k, sigma_k). T (diffusers): the state of the lower level
+      with the timestep of the
     upper one, eps(x_k, sigma_(k+1)), x = z/sqrt(1 + sigma^2). *)
 
 From Coq Require Import Reals Lra Lia Psatz.
@@ -22,12 +23,14 @@ Hypothesis same_end : w N = z N.
 Lemma doubling : w O - z O = - sum N (fun k => d k * 2 ^ k).
 Proof.
   assert (G : forall n, (n <= N)%nat -> w O - z O = 2 ^ n * (w n - z n) - sum n (fun k => d k * 2 ^ k)).
-  { induction n; intros Hn; [simpl; ring |]. rewrite sum_S, IHn by lia. rewrite (sampling n), (inversion n) by lia. simpl. ring. }
+  { induction n; intros Hn; [simpl; ring |]. rewrite sum_S, IHn by lia. rewrite (sampling n), (inversion n) by lia.
+    simpl. ring. }
   rewrite (G N) by lia. rewrite same_end. ring.
 Qed.
 
 (** Defects between 1 and D: the round trip is at least 2^(N-1), the sum of the defects at most N D. *)
-Lemma doubling_ratio : forall C, (1 <= N)%nat -> (forall k, (k < N)%nat -> 0 <= d k <= d (N - 1)%nat) -> 0 < d (N - 1)%nat ->
+Lemma doubling_ratio : forall C, (1 <= N)%nat -> (forall k, (k < N)%nat -> 0 <= d k <= d (N - 1)%nat) -> 0 < d (N
+  - 1)%nat ->
   0 <= C -> C * INR N < 2 ^ (N - 1) -> C * sum N (fun k => Rabs (d k)) < Rabs (w O - z O).
 Proof.
   intros C HN Hd Hp HC H. rewrite doubling, Rabs_Ropp, Rabs_pos_eq.
@@ -71,7 +74,8 @@ Fixpoint sampled (b : nat -> R) (zN : R) (N j : nat) : R :=
 Lemma sampled_step : forall b zN N k, (k < N)%nat ->
   sampled b zN N (N - k) = sampled b zN N (N - S k) - (- sampled b zN N (N - S k) + b (S k)).
 Proof.
-  intros b zN N k Hk. replace (N - k)%nat with (S (N - S k)) by lia. simpl. now replace (N - (N - S k))%nat with (S k) by lia.
+  intros b zN N k Hk. replace (N - k)%nat with (S (N - S k)) by lia. simpl.
+  now replace (N - (N - S k))%nat with (S k) by lia.
 Qed.
 
 (** ** Convention S *)
@@ -79,7 +83,8 @@ Qed.
 (** sigma_k = k; e(y, sigma) = - (y - sigma^2/2) + sigma, smooth in both arguments. *)
 Definition predictor_S (y sigma : R) : R := - (y - sigma ^ 2 / 2) + sigma.
 
-Fixpoint inverted_S (k : nat) : R := match k with O => 0 | S p => inverted_S p + 1 * predictor_S (inverted_S p) (INR p) end.
+Fixpoint inverted_S (k : nat) : R := match k with O => 0 | S p => inverted_S p + 1 * predictor_S (inverted_S p) (INR
+  p) end.
 
 Lemma inverted_S_closed : forall k, inverted_S (S k) = INR (S k) ^ 2 / 2 - 1 / 2.
 Proof.
@@ -189,7 +194,7 @@ Proof.
     - rewrite (sum_ext N _ (fun k => Rabs (d k))) by (intros; now rewrite Def).
       apply Rmult_le_compat_r; [apply sum_nonneg; intros; apply Rabs_pos | apply Rle_abs]. }
   assert (Dpos : forall k, 1 <= d k) by (intros; apply root_pos).
-  pose proof (doubling_ratio N b inverted_T w d Hw Hz End C ltac:(lia)) as R. 
+  pose proof (doubling_ratio N b inverted_T w d Hw Hz End C ltac:(lia)) as R.
   assert (Mono : forall k, (k < N)%nat -> 0 <= d k <= d (N - 1)%nat).
   { intros k Hk. split; [pose proof (Dpos k); lra |]. unfold d, root. apply sqrt_le_1_alt.
     assert (INR (S k) <= INR (S (N - 1))) by (apply le_INR; lia). pose proof (pos_INR (S k)). nra. }
@@ -204,7 +209,8 @@ Theorem exponential_growth : forall N h L c (d : nat -> R), 0 < h -> 0 < L ->
   h * c / L * ((1 + h * L) ^ N - 1) <= round_trip_bound N d (fun _ => 1 + h * L).
 Proof.
   intros N h L c d Hh HL Hd.
-  assert (P : forall n, product n (fun _ => 1 + h * L) = (1 + h * L) ^ n) by (induction n; simpl; [easy | rewrite IHn; ring]).
+  assert (P : forall n, product n (fun _ => 1 + h * L) = (1 + h * L) ^ n) by (induction n; simpl; [easy | rewrite IHn;
+    ring]).
   assert (HP : 0 < h * L) by (apply Rmult_lt_0_compat; lra).
   assert (G : sum N (fun k => h * product k (fun _ => 1 + h * L)) = ((1 + h * L) ^ N - 1) / L).
   { rewrite <- P. rewrite <- (growth_telescope N L (fun _ => h)) by lra. apply sum_ext. intros. f_equal. }

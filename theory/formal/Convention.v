@@ -1,6 +1,7 @@
 (** * C3.convention: what the inverse scheduler of diffusers computes
 
-    x^_0 = (x - sqrt(1 - a) eps)/sqrt a, x' = sqrt b x^_0 + sqrt(1 - b) eps is one explicit Euler step in y = x/sqrt abar:
+    x^_0 = (x - sqrt(1 - a) eps)/sqrt a, x' = sqrt b x^_0 + sqrt(1 - b) eps is one explicit Euler step in y
+      = x/sqrt abar:
     y' = y + (sigma' - sigma) eps, sigma = sqrt((1 - a)/a), and the state at which the network is evaluated is
     x = y/sqrt(1 + sigma^2): convention T. *)
 
@@ -36,7 +37,8 @@ Qed.
 (** The network sees x = y/sqrt(1 + sigma^2), so e'(y sqrt((1 + sigma'^2)/(1 + sigma^2))) = eps(x) for
     e'(y) = eps(y/sqrt(1 + sigma'^2)). *)
 Theorem evaluation_point : forall (V : space) (y : V) a b, 0 < b -> b < a -> a <= 1 ->
-  1 / sqrt (1 + noise_level b ^ 2) [*] (sqrt (1 + noise_level b ^ 2) / sqrt (1 + noise_level a ^ 2) [*] y) = sqrt a [*] y.
+  1 / sqrt (1 + noise_level b ^ 2) [*] (sqrt (1 + noise_level b ^ 2) / sqrt (1 + noise_level a ^ 2) [*] y)
+    = sqrt a [*] y.
 Proof.
   intros V y a b Hb Hab Ha.
   assert (P : forall s, 0 < sqrt (1 + s ^ 2)) by (intros s; apply sqrt_lt_R0; pose proof (pow2_ge_0 s); lra).

@@ -1,9 +1,12 @@
 (** * C2.descent: descent on features is monotone for ever, from a lower bound on the start alone
 
-    F^(k+1) = F^k - eta grad L(F^k) from any start of norms at least m > 0, any eta > 0. Norms never decrease, so the whole
+    F^(k+1) = F^k - eta grad L(F^k) from any start of norms at least m > 0, any eta > 0. Norms never decrease,
+      so the whole
     path stays where all norms are at least m, and for every k
-    L(F^k) - L(F^(k+1)) >= eta (1 - eta C / (2 m^2)) ||grad L(F^k)||^2 for every bound C / m^2 on the curvature there. That
-    C_N of C1.hessian is one is proved here for every N. With C1.upper-curvature it is the sharp C+_N: 12 for N = 3, 10 for
+    L(F^k) - L(F^(k+1)) >= eta (1 - eta C / (2 m^2)) ||grad L(F^k)||^2 for every bound C / m^2 on the curvature there.
+      That
+    C_N of C1.hessian is one is proved here for every N. With C1.upper-curvature it is the sharp C+_N: 12 for N = 3,
+      10 for
     N = 4, and for other N any number that [upper_curvature] gives. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
@@ -34,13 +37,15 @@ Theorem tangential_step : forall (F : nat -> V) s t, (t < N)%nat -> no_zero_fram
 Proof. intros F s t Ht H. unfold along. rewrite square_along, (gradient_tangential N three F t Ht H). ring. Qed.
 
 (** So norms never decrease. *)
-Theorem norms_grow : forall (F : nat -> V) s t, (t < N)%nat -> no_zero_frame N F -> len (F t) <= len (along F (gradient N F) s t).
+Theorem norms_grow : forall (F : nat -> V) s t, (t < N)%nat -> no_zero_frame N F -> len (F t)
+  <= len (along F (gradient N F) s t).
 Proof.
   intros F s t Ht H. apply sqrt_le_1_alt. rewrite tangential_step by easy.
   pose proof (Rmult_le_pos _ _ (pow2_ge_0 s) (inner_pos _ (gradient N F t))). lra.
 Qed.
 
-Lemma path_stays : forall m (F : nat -> V) s, 0 < m -> norms_at_least N m F -> norms_at_least N m (along F (gradient N F) s).
+Lemma path_stays : forall m (F : nat -> V) s, 0 < m -> norms_at_least N m F
+  -> norms_at_least N m (along F (gradient N F) s).
 Proof.
   intros m F s Hm H t Ht. apply Rle_trans with (len (F t)); [exact (H t Ht) |]. apply norms_grow; [easy |].
   now apply norms_no_zero_frame with m.
@@ -63,7 +68,8 @@ Proof.
   { unfold squared_gradient. rewrite <- sum_scale. apply sum_ext. intros. unfold x. expand_inner. ring. }
   pose proof (taylor_upper (fun s => loss N (along F x s)) (fun s => slope N (along F x s) x)
     (fun s => hessian_form N (along F x s) x) (K * (eta * eta * squared_gradient F))) as T.
-  assert (T' : loss N (along F x 1) <= loss N (along F x 0) + slope N (along F x 0) x + K * (eta * eta * squared_gradient F) / 2).
+  assert (T' : loss N (along F x 1) <= loss N (along F x 0) + slope N (along F x 0) x + K * (eta * eta *
+    squared_gradient F) / 2).
   { apply T.
     - intros s _. apply loss_line; [easy |]. now apply norms_no_zero_frame with m.
     - intros s _. apply slope_line; [easy |]. now apply norms_no_zero_frame with m.
@@ -78,7 +84,8 @@ Proof.
 Qed.
 
 (** All steps: the norms stay at least m for ever .. *)
-Theorem descent_stays : forall m eta (F0 : nat -> V) k, 0 < m -> norms_at_least N m F0 -> norms_at_least N m (descent eta F0 k).
+Theorem descent_stays : forall m eta (F0 : nat -> V) k, 0 < m -> norms_at_least N m F0
+  -> norms_at_least N m (descent eta F0 k).
 Proof. intros m eta F0 k Hm H. induction k; [exact H |]. now apply path_stays. Qed.
 
 (** .. so every step keeps the promise .. *)
@@ -125,7 +132,8 @@ Theorem feature_descent : forall m eta (F0 : nat -> V) k, 0 < m -> norms_at_leas
 Proof.
   intros m eta F0 k Hm H.
   pose proof (descent_for_ever m _ eta F0 k Hm (hessian_curvature_bound m Hm) H) as D.
-  replace (eta * hessian_constant N / (2 * m ^ 2)) with (eta * (hessian_constant N / m ^ 2) / 2) by (field; lra). exact D.
+  replace (eta * hessian_constant N / (2 * m ^ 2)) with (eta * (hessian_constant N / m ^ 2) / 2) by (field; lra).
+  exact D.
 Qed.
 
 (** C2.threshold, the inequality: a step of eta >= 2/K multiplies the loss by at most (eta K - 1)^2. *)
@@ -139,11 +147,13 @@ Proof.
   assert (G : squared_gradient F <= 2 * K * loss N F).
   { apply (Rmult_le_reg_l (/ (2 * K))); [apply Rinv_0_lt_compat; lra |].
     rewrite <- Rmult_assoc, Rinv_l, Rmult_1_l by lra. lra. }
-  assert (E : 2 <= eta * K) by (apply (Rmult_le_compat_r K) in He; [| lra]; unfold Rdiv in He; rewrite Rmult_assoc, Rinv_l in He by lra; lra).
+  assert (E : 2 <= eta * K) by (apply (Rmult_le_compat_r K) in He; [| lra]; unfold Rdiv in He;
+    rewrite Rmult_assoc, Rinv_l in He by lra; lra).
   assert (He0 : 0 <= eta) by (assert (0 < 2 / K) by (apply Rdiv_lt_0_compat; lra); lra).
   assert (0 <= eta * (eta * K / 2 - 1)) by (apply Rmult_le_pos; lra).
-  pose proof (Rmult_le_compat_l _ _ _ H0 G) as C. 
-  replace (eta * (eta * K / 2 - 1) * (2 * K * loss N F)) with (((eta * K) ^ 2 - 2 * (eta * K)) * loss N F) in C by field. lra.
+  pose proof (Rmult_le_compat_l _ _ _ H0 G) as C.
+  replace (eta * (eta * K / 2 - 1) * (2 * K * loss N F)) with (((eta * K) ^ 2 - 2 * (eta * K)) * loss N F) in C
+    by field. lra.
 Qed.
 
 End Descent.
@@ -158,7 +168,8 @@ Proof.
   assert (C : @curvature_bound V N m (2 / INR (N - 2) * K / m ^ 2)).
   { intros F x HF. now apply (upper_curvature N H3 v). }
   pose proof (descent_for_ever N H3 m _ eta F0 k Hm C H) as D. pose proof (count_pos N H3).
-  replace (eta * (2 / INR (N - 2) * K) / (2 * m ^ 2)) with (eta * (2 / INR (N - 2) * K / m ^ 2) / 2) by (field; lra). exact D.
+  replace (eta * (2 / INR (N - 2) * K) / (2 * m ^ 2)) with (eta * (2 / INR (N - 2) * K / m ^ 2) / 2) by (field; lra).
+  exact D.
 Qed.
 
 (** For three frames the sharp constant is 12, so eta <= m^2/6 is safe; for four it is 10. *)

@@ -1,6 +1,7 @@
 (** * C4.predictor, C4.latent, C4.inversion-alone: what the filter does to sampling and to the round trip
 
-    In the maximum norm over the frames' values: [apart x y b] says that no value of x differs from that of y by more than b.
+    In the maximum norm over the frames' values: [apart x y b] says that no value of x differs from that of y
+      by more than b.
     The filter moves a value by at most K sigma (C4.defect), K = s/sqrt(1 + s); what follows is how that adds up. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
@@ -18,7 +19,8 @@ Qed.
 (** A step y - h e. *)
 Definition less (y : nat -> R) (h : R) (e : nat -> R) : nat -> R := fun j => y j - h * e j.
 
-Lemma apart_less : forall x y h e f b c, 0 <= h -> apart x y b -> apart e f c -> apart (less x h e) (less y h f) (b + h * c).
+Lemma apart_less : forall x y h e f b c, 0 <= h -> apart x y b -> apart e f c
+  -> apart (less x h e) (less y h f) (b + h * c).
 Proof.
   intros x y h e f b c Hh H K j. unfold less.
   replace (x j - h * e j - (y j - h * f j)) with ((x j - y j) + - (h * (e j - f j))) by ring.
@@ -38,7 +40,8 @@ Proof.
   - intros k Hk. apply Hpos. lia.
   - intros k b Hk Hb Q. apply H; [lia | easy | exact Q].
   - assert (E : round_trip_bound (S N) d g = g O * round_trip_bound N (fun k => d (S k)) (fun k => g (S k)) + d O).
-    { unfold round_trip_bound. rewrite sum_first. rewrite <- sum_scale. simpl (product 0 g). rewrite Rmult_1_r, Rplus_comm. f_equal.
+    { unfold round_trip_bound. rewrite sum_first. rewrite <- sum_scale. simpl (product 0 g).
+      rewrite Rmult_1_r, Rplus_comm. f_equal.
       apply sum_ext. intros k _. rewrite product_first. ring. }
     rewrite E. destruct (Hpos O ltac:(lia)) as [G D]. split.
     + pose proof (Rmult_le_pos _ _ G B). lra.
@@ -66,8 +69,10 @@ Proof.
   apply Rmult_le_pos; [lra |]. apply Rlt_le, Rinv_0_lt_compat, sqrt_lt_R0. lra.
 Qed.
 
-(** Predictor k reads features phi_k of a state and goes on with them: e_k(y) = post_k(y, phi_k(y)); with the filter inside,
-    e^B_k(y) = post_k(y, B(phi_k(y))). Lambda_k: how far e_k separates the two states that occur; P_k: the rest's constant. *)
+(** Predictor k reads features phi_k of a state and goes on with them: e_k(y) = post_k(y, phi_k(y)); with the filter
+    inside,
+    e^B_k(y) = post_k(y, B(phi_k(y))). Lambda_k: how far e_k separates the two states that occur;
+      P_k: the rest's constant. *)
 Variables (phi : nat -> (nat -> R) -> nat -> R) (post : nat -> (nat -> R) -> (nat -> R) -> nat -> R).
 Variables (Lambda P : nat -> R) (sigma : R).
 Hypothesis sigma_positive : 0 < sigma.
@@ -75,7 +80,8 @@ Hypothesis constants : forall k, (0 < k <= N)%nat -> 0 <= Lambda k /\ 0 <= P k.
 Definition plain (k : nat) (y : nat -> R) : nat -> R := post k y (phi k y).
 Definition inside (k : nat) (y : nat -> R) : nat -> R := post k y (blur sigma (phi k y)).
 Hypothesis lipschitz : forall k x y b, (0 < k <= N)%nat -> apart x y b -> apart (plain k x) (plain k y) (Lambda k * b).
-Hypothesis lipschitz_post : forall k y f f' b, (0 < k <= N)%nat -> apart f f' b -> apart (post k y f) (post k y f') (P k * b).
+Hypothesis lipschitz_post : forall k y f f' b, (0 < k <= N)%nat -> apart f f' b
+  -> apart (post k y f) (post k y f') (P k * b).
 
 Let growth := fun k => 1 + h k * Lambda (S k).
 
@@ -107,7 +113,8 @@ Proof.
     apply apart_triangle with (plain (S k) (v (S k))); [apply lipschitz; [lia | exact H] | apply inside_apart; lia].
 Qed.
 
-(** C4.latent: the state is filtered after every step, with the range width sigma r_k in y = r_k x, r_k = sqrt(1 + sigma_k^2);
+(** C4.latent: the state is filtered after every step, with the range width sigma r_k in y = r_k x, r_k = sqrt(1 +
+    sigma_k^2);
     by [scaling] this is the filter of width sigma on the latent x. *)
 Theorem filter_on_latent : forall (r : nat -> R) (w v : nat -> nat -> R), (forall k, (k < N)%nat -> 0 < r k) ->
   (forall k, (k < N)%nat -> w k = less (w (S k)) (h k) (plain (S k) (w (S k)))) ->
@@ -117,16 +124,19 @@ Proof.
   intros r w v Hr Hw Hv HN.
   apply (accumulate N (fun k => apart (w k) (v k)) (fun k => change sigma * r k) growth).
   - intros j. rewrite HN, Rminus_diag_eq, Rabs_R0 by easy. lra.
-  - intros k Hk. split; [now apply growth_nonneg |]. apply Rmult_le_pos; [now apply change_nonneg | apply Rlt_le, Hr, Hk].
+  - intros k Hk. split; [now apply growth_nonneg |]. apply Rmult_le_pos;
+      [now apply change_nonneg | apply Rlt_le, Hr, Hk].
   - intros k b Hk Hb H. rewrite (Hw k Hk), (Hv k Hk).
     apply apart_triangle with (less (v (S k)) (h k) (plain (S k) (v (S k)))).
     + replace (growth k * b) with (b + h k * (Lambda (S k) * b)) by (unfold growth; ring).
       apply apart_less; [now apply increasing | exact H | apply lipschitz; [lia | exact H]].
-    + intros j. rewrite Rabs_minus_sym. replace (change sigma * r k) with (change (sigma * r k)) by (unfold change; ring).
+    + intros j. rewrite Rabs_minus_sym. replace (change sigma * r k) with (change (sigma * r k)) by (unfold change;
+        ring).
       apply blur_apart. apply Rmult_lt_0_compat; [easy | now apply Hr].
 Qed.
 
-(** C4.inversion-alone: the inversion z runs with the filtered predictor, the sampling w without; D_k bounds the inversion's
+(** C4.inversion-alone: the inversion z runs with the filtered predictor, the sampling w without; D_k bounds the
+    inversion's
     own defect d^B_k = h_k (e^B(z_(k+1)) - e^B(z_k)). *)
 Theorem filter_in_inversion : forall (z w : nat -> nat -> R) (D : nat -> R),
   (forall k j, (k < N)%nat -> z (S k) j = z k j + h k * inside (S k) (z k) j) ->
@@ -140,7 +150,8 @@ Proof.
   - intros j. rewrite HN, Rminus_diag_eq, Rabs_R0 by easy. lra.
   - intros k Hk. split; [now apply growth_nonneg |]. destruct (HD k Hk) as [D0 _].
     assert (0 <= h k * P (S k) * change sigma).
-    { apply Rmult_le_pos; [| now apply change_nonneg]. apply Rmult_le_pos; [now apply increasing | apply constants; lia]. }
+    { apply Rmult_le_pos; [| now apply change_nonneg]. apply Rmult_le_pos; [now apply increasing | apply constants;
+        lia]. }
     lra.
   - intros k b Hk Hb H. rewrite (Hw k Hk).
     replace (growth k * b + (D k + h k * P (S k) * change sigma))

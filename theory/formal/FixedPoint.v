@@ -1,7 +1,9 @@
 (** * C3.fixed-point: fixed-point inversion converges at the rate q
 
-    g(y) = y_s + h e(y) contracts by q < 1, y^(j+1) = g(y^(j)), y* = g(y* ). Then ||y^(j) - y*|| <= q^j/(1-q) ||y^(1) - y^(0)||,
-    sharp for every j; the defect of a step that stops at y^(j) is exactly y^(j+1) - y^(j), at most q^j ||y^(1) - y^(0)||. *)
+    g(y) = y_s + h e(y) contracts by q < 1, y^(j+1) = g(y^(j)), y* = g(y* ). Then ||y^(j) - y*|| <= q^j/(1-q) ||y^(1)
+      - y^(0)||,
+    sharp for every j; the defect of a step that stops at y^(j) is exactly y^(j+1) - y^(j), at most q^j ||y^(1)
+      - y^(0)||. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
 From framebound Require Import Inner RoundTrip.
@@ -37,7 +39,8 @@ Proof.
     rewrite Hstar at 2. simpl. vectors. }
   assert (Start : len (iterate 0 [-] ystar) <= / (1 - q) * len (iterate 1 [-] iterate 0)).
   { assert (T : len (iterate 0 [-] ystar) <= len (iterate 1 [-] ystar) + len (iterate 1 [-] iterate 0)).
-    { replace (iterate 0 [-] ystar) with ((iterate 1 [-] ystar) [-] (iterate 1 [-] iterate 0)) by vectors. apply len_minus. }
+    { replace (iterate 0 [-] ystar) with ((iterate 1 [-] ystar) [-] (iterate 1 [-] iterate 0)) by vectors.
+      apply len_minus. }
     pose proof (Step O). apply (Rmult_le_reg_l (1 - q)); [lra |].
     rewrite <- Rmult_assoc, Rinv_r, Rmult_1_l by lra. lra. }
   induction j.
@@ -47,7 +50,8 @@ Proof.
 Qed.
 
 (** The step that stops at z_(k+1) = y^(j), j >= 1, has exactly the defect y^(j+1) - y^(j). *)
-Theorem stopped_defect : forall j, ys = (iterate (S j) [-] h [*] e (iterate (S j))) [+] (iterate (S (S j)) [-] iterate (S j)).
+Theorem stopped_defect : forall j, ys = (iterate (S j) [-] h [*] e (iterate (S j))) [+] (iterate (S (S j)) [-] iterate
+  (S j)).
 Proof. intros. simpl. vectors. Qed.
 
 Theorem stopped_defect_bound : forall j, len (iterate (S j) [-] iterate j) <= q ^ j * len (iterate 1 [-] iterate 0).
@@ -69,7 +73,8 @@ Proof.
     - change (y (S i)) with (ys [+] h [*] (L [*] y i)). rewrite IHi. unfold q in *. simpl. vectors. field. lra. }
   split.
   - unfold ystar, q in *. vectors. field. lra.
-  - replace (y j [-] ystar) with ((- (q ^ S j / (1 - q))) [*] ys) by (rewrite Closed; unfold ystar; vectors; field; lra).
+  - replace (y j [-] ystar) with ((- (q ^ S j / (1 - q))) [*] ys) by (rewrite Closed; unfold ystar; vectors; field;
+      lra).
     replace (y 1%nat [-] y 0%nat) with (q [*] ys) by (rewrite !Closed; simpl; vectors; field; lra).
     assert (P : 0 <= q ^ S j / (1 - q)).
     { apply Rmult_le_pos; [apply pow_le; lra | apply Rlt_le, Rinv_0_lt_compat; lra]. }

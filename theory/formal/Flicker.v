@@ -1,8 +1,10 @@
 (** * C1.flicker: the loss does not see flicker
 
-    The loss is 0 for every CONSTANT similarity, so for every v in [-1, 1] there is a clip of mean adjacent cosine v whose
+    The loss is 0 for every CONSTANT similarity, so for every v in [-1,
+      1] there is a clip of mean adjacent cosine v whose
     loss is 0, and F = (A, B, A, B, ..) flickers as much as A and B differ. The other way round, with
-    S = sum_t (1 - s_t) = (N-1)(1 - V), V the mean adjacent cosine: L <= 2 S^2/(N-2) for N >= 4 and L <= S^2 for N = 3. *)
+    S = sum_t (1 - s_t) = (N-1)(1 - V), V the mean adjacent cosine: L <= 2 S^2/(N-2) for N >= 4 and L <= S^2 for N
+      = 3. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
 From framebound Require Import Inner TemporalLoss Hessian.
@@ -107,7 +109,8 @@ Proof.
 Qed.
 
 (** One bad pair inside a clip of N >= 4 frames attains it: e up to frame j, another unit vector after it. *)
-Theorem consistent_clip_sharp : forall N e f j S, (4 <= N)%nat -> @orthonormal V e f -> (1 <= j)%nat -> (j + 3 <= N)%nat ->
+Theorem consistent_clip_sharp : forall N e f j S, (4 <= N)%nat -> @orthonormal V e f -> (1 <= j)%nat -> (j + 3
+  <= N)%nat ->
   0 <= S <= 2 ->
   exists F : nat -> V, no_zero_frame N F /\ sum (N - 1) (fun t => 1 - cosine F t) = S
                        /\ loss N F = 2 * S ^ 2 / INR (N - 2).
@@ -126,7 +129,8 @@ Proof.
   - intros t _. unfold F. destruct (Nat.leb t j); [rewrite He | rewrite U]; lra.
   - rewrite (sum_single (N - 1) _ j) by (try lia; intros t _ Ht; rewrite Cos, (proj2 (Nat.eqb_neq t j) Ht); ring).
     rewrite Cos, Nat.eqb_refl. ring.
-  - unfold loss. f_equal. rewrite (sum_ext _ _ (fun t => (if Nat.eqb t j then s ^ 2 else 0) + (if Nat.eqb (S t) j then s ^ 2 else 0))).
+  - unfold loss. f_equal. rewrite (sum_ext _ _ (fun t => (if Nat.eqb t j then s ^ 2 else 0) + (if Nat.eqb (S t) j then
+      s ^ 2 else 0))).
     + rewrite sum_plus, (sum_single _ _ j), (sum_single _ _ (j - 1)); try lia.
       * rewrite Nat.eqb_refl, (proj2 (Nat.eqb_eq (S (j - 1)) j)) by lia. ring.
       * intros t _ Ht. destruct (Nat.eqb_spec (S t) j); [lia | easy].

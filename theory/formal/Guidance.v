@@ -18,9 +18,11 @@ Hypothesis scale_nonneg : 0 <= scale_w.
 (** The guided predictor. *)
 Definition guided (k : nat) (y : V) : V := scale_w [*] ec k y [+] (1 - scale_w) [*] eu k y.
 
-Lemma guided_len : forall a b : V, len (scale_w [*] a [+] (1 - scale_w) [*] b) <= scale_w * len a + Rabs (scale_w - 1) * len b.
+Lemma guided_len : forall a b : V, len (scale_w [*] a [+] (1 - scale_w) [*] b) <= scale_w * len a + Rabs (scale_w
+  - 1) * len b.
 Proof.
-  intros a b. eapply Rle_trans; [apply len_triangle |]. rewrite !len_scale, (Rabs_pos_eq scale_w), Rabs_minus_sym by easy. lra.
+  intros a b. eapply Rle_trans; [apply len_triangle |]. rewrite !len_scale, (Rabs_pos_eq scale_w), Rabs_minus_sym
+    by easy. lra.
 Qed.
 
 Lemma round_trip_bound_le : forall n d d' g, (forall k, (k < n)%nat -> 0 <= g k /\ d k <= d' k) ->
@@ -53,9 +55,11 @@ Proof.
   assert (HLw : forall k, 0 <= scale_w * Lc k + Rabs (scale_w - 1) * Lu k).
   { intros k. destruct (HL0 k) as [A B]. pose proof (Rmult_le_pos _ _ scale_nonneg A).
     pose proof (Rmult_le_pos _ _ (Rabs_pos (scale_w - 1)) B). lra. }
-  eapply Rle_trans; [apply (round_trip N h guided z w d Hw Hd HN (fun k => scale_w * Lc k + Rabs (scale_w - 1) * Lu k) Hh) |].
+  eapply Rle_trans; [apply (round_trip N h guided z w d Hw Hd HN (fun k => scale_w * Lc k + Rabs (scale_w
+    - 1) * Lu k) Hh) |].
   - intros k Hk. split; [apply HLw |]. unfold guided. destruct (HL k Hk) as [A B].
-    replace (scale_w [*] ec k (w k) [+] (1 - scale_w) [*] eu k (w k) [-] (scale_w [*] ec k (z k) [+] (1 - scale_w) [*] eu k (z k)))
+    replace (scale_w [*] ec k (w k) [+] (1 - scale_w) [*] eu k (w k) [-] (scale_w [*] ec k (z k) [+] (1
+      - scale_w) [*] eu k (z k)))
       with (scale_w [*] (ec k (w k) [-] ec k (z k)) [+] (1 - scale_w) [*] (eu k (w k) [-] eu k (z k))) by vectors.
     eapply Rle_trans; [apply guided_len |]. pose proof (Rmult_le_compat_l _ _ _ scale_nonneg A).
     pose proof (Rmult_le_compat_l _ _ _ (Rabs_pos (scale_w - 1)) B). lra.

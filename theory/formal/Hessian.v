@@ -3,7 +3,8 @@
     On N >= 3 frames of norm at least m > 0 the Hessian of the temporal loss has norm at most C_N / m^2 with
     C_N = 4/(N-2) lambda_max(B^T W B), and no smaller constant will do: [hessian_bound], [hessian_sharp].
     The Hessian is the quadratic form [hessian_form]; that it is the second derivative of the loss along lines is
-    [loss_second_derivative] of TemporalLoss.v. Its norm is the largest |x^T H x| on unit x, as for every symmetric H. *)
+    [loss_second_derivative] of TemporalLoss.v. Its norm is the largest |x^T H x| on unit x, as for every symmetric H.
+    *)
 
 From Coq Require Import Reals Lra Lia Psatz.
 From Coquelicot Require Import Coquelicot.
@@ -16,7 +17,8 @@ Open Scope R_scope.
 Definition pair_weight (N t : nat) : R := if (Nat.eqb t 0 || Nat.eqb t (N - 2))%bool then 1 else 2.
 
 (** xi^T B^T W B xi with (B xi)_t = xi_t + xi_(t+1). *)
-Definition incidence_form (N : nat) (xi : nat -> R) : R := sum (N - 1) (fun t => pair_weight N t * (xi t + xi (S t)) ^ 2).
+Definition incidence_form (N : nat) (xi : nat -> R) : R := sum (N
+  - 1) (fun t => pair_weight N t * (xi t + xi (S t)) ^ 2).
 
 (** lambda_max(B^T W B), the least upper bound of the form on unit vectors. *)
 Definition incidence_eigenvalue (N : nat) : R :=
@@ -160,7 +162,8 @@ Proof.
 Qed.
 
 Lemma Rabs_sum : forall n f, Rabs (sum n f) <= sum n (fun t => Rabs (f t)).
-Proof. induction n; intros; simpl; [rewrite Rabs_R0; lra |]. eapply Rle_trans; [apply Rabs_triang |]. pose proof (IHn f). lra. Qed.
+Proof. induction n; intros; simpl; [rewrite Rabs_R0; lra |]. eapply Rle_trans; [apply Rabs_triang |].
+pose proof (IHn f). lra. Qed.
 
 (** |x^T H x| <= 4/(N-2) xi^T B^T W B xi with xi_t = |x_t| / |F_t|. *)
 Lemma hessian_incidence : forall F x : nat -> V, no_zero_frame N F ->
@@ -168,7 +171,8 @@ Lemma hessian_incidence : forall F x : nat -> V, no_zero_frame N F ->
 Proof.
   intros F x H. rewrite hessian_triples by easy. unfold incidence_form. pose proof (count_pos N three) as P.
   rewrite Rabs_mult, Rabs_pos_eq by (apply Rlt_le, Rdiv_lt_0_compat; lra).
-  rewrite <- (incidence_triples N (fun t => (len (/ len (F t) [*] x t) + len (/ len (F (S t)) [*] x (S t))) ^ 2)) by easy.
+  rewrite <- (incidence_triples N (fun t => (len (/ len (F t) [*] x t) + len (/ len (F (S t)) [*] x (S t))) ^ 2))
+    by easy.
   replace (4 / INR (N - 2)) with (2 / INR (N - 2) * 2) by (field; lra).
   rewrite Rmult_assoc. apply Rmult_le_compat_l; [apply Rlt_le, Rdiv_lt_0_compat; lra |].
   eapply Rle_trans; [apply Rabs_sum |]. rewrite <- sum_scale. apply sum_le. intros t Ht.
@@ -189,7 +193,8 @@ Proof.
   eapply Rle_trans; [now apply eigenvalue_bound |]. apply Rmult_le_compat_l; [apply eigenvalue_nonneg |].
   rewrite <- sum_scale. apply sum_le. intros t Ht. rewrite len_sqr. expand_inner.
   pose proof (H t Ht) as G. pose proof (inner_pos _ (x t)) as I.
-  replace (/ len (F t) * (/ len (F t) * << x t, x t >>)) with (/ (len (F t) * len (F t)) * << x t, x t >>) by (field; lra).
+  replace (/ len (F t) * (/ len (F t) * << x t, x t >>)) with (/ (len (F t) * len (F t)) * << x t, x t >>) by (field;
+    lra).
   apply Rmult_le_compat_r; [easy |]. apply Rinv_le_contravar; nra.
 Qed.
 
@@ -198,6 +203,18 @@ End Bound.
 (** ** The bound is attained: collinear frames whose similarities are 1, -1, 1, .. *)
 
 Definition orthonormal {V : space} (e f : V) : Prop := << e, e >> = 1 /\ << f, f >> = 1 /\ << e, f >> = 0.
+
+(** Every R^d of dimension at least 2 holds such a pair, so the theorems about pairs are about all of them. *)
+Theorem orthonormal_exists : forall d, (2 <= d)%nat -> exists e f : euclidean d, orthonormal e f.
+Proof.
+  intros d Hd.
+  assert (Single : forall i j, (i < d)%nat ->
+    sum d (fun t => (if Nat.eqb t i then 1 else 0) * (if Nat.eqb t j then 1 else 0)) = if Nat.eqb i j then 1 else 0).
+  { intros i j Hi. rewrite (sum_single d _ i); [rewrite Nat.eqb_refl; ring | easy |].
+    intros t _ Ht. rewrite (proj2 (Nat.eqb_neq t i) Ht). ring. }
+  exists (fun t => if Nat.eqb t 0 then 1 else 0), (fun t => if Nat.eqb t 1 then 1 else 0).
+  unfold orthonormal. simpl. rewrite !Single by lia. simpl. repeat split; reflexivity.
+Qed.
 
 (** (-1)^t, the signs of the frames and the signs of the direction. *)
 Fixpoint alternating (t : nat) : R := match t with O => 1 | S p => - alternating p end.
@@ -216,7 +233,8 @@ Qed.
 Lemma direction_sign_square : forall t, direction_sign t * direction_sign t = 1.
 Proof.
   induction t; simpl; [ring |]. pose proof (alternating_square t).
-  replace (_ * _) with (alternating t * alternating t * (direction_sign t * direction_sign t)) by ring. rewrite H, IHt. ring.
+  replace (_ * _) with (alternating t * alternating t * (direction_sign t * direction_sign t)) by ring.
+  rewrite H, IHt. ring.
 Qed.
 
 Section Attained.
@@ -234,7 +252,8 @@ Definition extremal_direction (xi : nat -> R) (t : nat) : V := (xi t * direction
 Lemma extremal_norm : forall t, len (extremal_frames t) = m.
 Proof.
   intros. apply len_of_square; [lra |]. unfold extremal_frames. expand_inner. destruct plane as [-> _].
-  pose proof (frame_sign_square t). replace (_ * (_ * 1)) with (m * m * (frame_sign t * frame_sign t)) by ring. rewrite H. ring.
+  pose proof (frame_sign_square t). replace (_ * (_ * 1)) with (m * m * (frame_sign t * frame_sign t)) by ring.
+  rewrite H. ring.
 Qed.
 
 Lemma extremal_square : forall t, << extremal_frames t, extremal_frames t >> = m * m.
@@ -242,7 +261,8 @@ Proof. intros. now rewrite <- len_sqr, extremal_norm. Qed.
 
 Lemma extremal_cosine : forall t, cosine extremal_frames t = alternating t.
 Proof.
-  intros. unfold cosine, similarity. rewrite !extremal_norm. unfold extremal_frames. expand_inner. destruct plane as [-> _].
+  intros. unfold cosine, similarity. rewrite !extremal_norm. unfold extremal_frames. expand_inner.
+  destruct plane as [-> _].
   simpl. pose proof (frame_sign_square t).
   replace (_ / _) with (alternating t * (frame_sign t * frame_sign t)) by (field; lra). rewrite H. ring.
 Qed.
@@ -263,13 +283,15 @@ Lemma extremal_cosine'' : forall xi t,
   cosine'' extremal_frames (extremal_direction xi) t = - alternating t * (xi t + xi (S t)) ^ 2 / m ^ 2.
 Proof.
   intros. unfold cosine'', similarity''. rewrite !extremal_normal, !extremal_normal', !extremal_norm, !extremal_square.
-  change (similarity (extremal_frames t) (extremal_frames (S t))) with (cosine extremal_frames t). rewrite extremal_cosine.
+  change (similarity (extremal_frames t) (extremal_frames (S t))) with (cosine extremal_frames t).
+  rewrite extremal_cosine.
   unfold extremal_direction. expand_inner. destruct plane as [_ [-> _]].
   simpl. pose proof (direction_sign_square t) as D. pose proof (alternating_square t) as A.
   match goal with |- ?e = _ => replace e with
     ((- 2 * alternating t * xi t * xi (S t) * (direction_sign t * direction_sign t)
       - alternating t * (xi t * xi t * (direction_sign t * direction_sign t)
-      + xi (S t) * xi (S t) * (alternating t * alternating t) * (direction_sign t * direction_sign t))) / (m * m)) by (field; lra)
+      + xi (S t) * xi (S t) * (alternating t * alternating t) * (direction_sign t * direction_sign t))) / (m * m))
+          by (field; lra)
   end.
   rewrite D, A. field. lra.
 Qed.
@@ -285,7 +307,8 @@ Proof.
   - intros t _. rewrite !extremal_cosine, !extremal_cosine', !extremal_cosine''. simpl (alternating (S t)).
     pose proof (alternating_square t) as A.
     match goal with |- ?e = _ => replace e with
-      (- 2 * (alternating t * alternating t) / m ^ 2 * ((xi t + xi (S t)) ^ 2 + (xi (S t) + xi (S (S t))) ^ 2)) by (field; lra)
+      (- 2 * (alternating t * alternating t) / m ^ 2 * ((xi t + xi (S t)) ^ 2 + (xi (S t) + xi (S (S t))) ^ 2))
+        by (field; lra)
     end. rewrite A. field. lra.
 Qed.
 
@@ -310,12 +333,14 @@ Proof.
     { destruct (eigenvalue_is_lub N three) as [_ L]. apply (L (Finite (K * m ^ 2 * INR (N - 2) / 4))).
       intros v (xi & Hxi & ->). simpl.
       assert (B : Rabs (hessian_form N extremal_frames (extremal_direction xi)) <= K).
-      { apply HK. exists extremal_frames, (extremal_direction xi). repeat split; [| now rewrite extremal_direction_norm].
+      { apply HK. exists extremal_frames, (extremal_direction xi).
+        repeat split; [| now rewrite extremal_direction_norm].
         intros t _. rewrite extremal_norm. lra. }
       rewrite extremal_hessian, Rabs_Ropp, Rabs_pos_eq in B.
       - apply Rle_div_l in B; [| nra].
         apply (Rmult_le_compat_l (INR (N - 2) / 4)) in B; [| lra].
-        replace (INR (N - 2) / 4 * (4 / INR (N - 2) * incidence_form N xi)) with (incidence_form N xi) in B by (field; lra). lra.
+        replace (INR (N - 2) / 4 * (4 / INR (N - 2) * incidence_form N xi)) with (incidence_form N xi) in B by (field;
+          lra). lra.
       - pose proof (incidence_form_nonneg N xi). apply Rmult_le_pos; [apply Rmult_le_pos; [| easy] |].
         + apply Rlt_le, Rdiv_lt_0_compat; lra.
         + apply Rlt_le, Rinv_0_lt_compat. nra. }

@@ -1,6 +1,7 @@
 (** * C2.landscape: the least critical value, and the way down from every other one
 
-    (a) A critical point of nonzero loss has L >= 4/(N-2)^2, for every N, and some critical point has exactly that value.
+    (a) A critical point of nonzero loss has L >= 4/(N-2)^2, for every N,
+      and some critical point has exactly that value.
     (b) Where some direction e is normal to all frames the Hessian has a direction of Rayleigh quotient at most
         - 8 L / sum_t |F_t|^2, at EVERY point: so no local minimum there has L > 0. *)
 
@@ -40,7 +41,8 @@ Proof.
   - apply Ahead; [easy |]. pose proof (C O ltac:(lia)) as E. unfold gradient in E. rewrite origin_add in E. exact E.
   - apply Ahead; [easy |]. pose proof (Behind t ltac:(lia) (IHt ltac:(lia))) as B.
     pose proof (C (S t) ltac:(lia)) as E. unfold gradient in E.
-    set (p := weight N F t [*] pull (F (S t)) (F t)) in *. set (q := weight N F (S t) [*] pull (F (S t)) (F (S (S t)))) in *.
+    set (p := weight N F t [*] pull (F (S t)) (F t)) in *. set (q := weight N F (S t) [*] pull (F (S t)) (F (S (S
+      t)))) in *.
     rewrite inner_add, !inner_add_r, B, (inner_null p q B), (inner_sym _ q p), (inner_null p q B) in E. lra.
 Qed.
 
@@ -52,7 +54,8 @@ Proof.
   2: { intros t Ht. unfold difference. now rewrite (proj2 (Nat.ltb_lt t (N - 2))) by lia. }
   rewrite sum_by_parts. replace (N - 1)%nat with (S (N - 2)) by lia. rewrite sum_S. unfold weight.
   rewrite (sum_ext (N - 2) (fun t => 2 / INR (N - 2) * (before (difference N F) t - difference N F t) * a t)
-                   (fun t => 2 / INR (N - 2) * ((before (difference N F) t - difference N F t) * a t))) by (intros; ring).
+                   (fun t => 2 / INR (N - 2) * ((before (difference N F) t - difference N F t) * a t))) by (intros;
+                     ring).
   rewrite sum_scale. replace (difference N F (N - 2)) with 0; [ring |]. unfold difference. now rewrite Nat.ltb_irrefl.
 Qed.
 
@@ -71,7 +74,8 @@ Qed.
 (** If a sum is positive, one of its terms is. *)
 Lemma positive_term : forall n f, 0 < sum n f -> exists i, (i < n)%nat /\ 0 < f i.
 Proof.
-  induction n; intros f H; [simpl in H; lra |]. destruct (Rlt_dec 0 (f n)) as [P | P]; [exists n; split; [lia | easy] |].
+  induction n; intros f H; [simpl in H; lra |]. destruct (Rlt_dec 0 (f n)) as [P | P]; [exists n; split;
+    [lia | easy] |].
   destruct (IHn f) as [i [Hi Pi]]; [rewrite sum_S in H; lra |]. exists i. split; [lia | easy].
 Qed.
 
@@ -85,18 +89,21 @@ Proof.
   assert (Extreme : forall t, (t < N - 1)%nat -> weight N F t <> 0 -> cosine F t = 1 \/ cosine F t = -1).
   { intros t Ht W. pose proof (critical_weights F H C t Ht) as E. apply Rmult_integral in E. destruct E as [E | E].
     - exfalso. apply W. apply Rsqr_0_uniq. unfold Rsqr. lra.
-    - assert (F0 : (cosine F t - 1) * (cosine F t + 1) = 0) by lra. apply Rmult_integral in F0. destruct F0; [left | right]; lra. }
+    - assert (F0 : (cosine F t - 1) * (cosine F t + 1) = 0) by lra. apply Rmult_integral in F0.
+      destruct F0; [left | right]; lra. }
   (* Some similarity is -1 and some is 1, because sum_t y_t (s_t - 1) = sum_t y_t (s_t + 1) = 2 L > 0. *)
   assert (Down : exists t, (t < N - 1)%nat /\ cosine F t = -1).
   { destruct (positive_term (N - 1) (fun t => weight N F t * (cosine F t - 1))) as [t [Ht W]].
     - rewrite (sum_ext _ _ (fun t => weight N F t * cosine F t - weight N F t)) by (intros; ring).
       rewrite sum_minus, weights_null, weights_loss. lra.
-    - exists t. split; [easy |]. destruct (Extreme t Ht); [intros Z; rewrite Z in W; lra | rewrite H0 in W; lra | easy]. }
+    - exists t. split; [easy |]. destruct (Extreme t Ht); [intros Z; rewrite Z in W; lra | rewrite H0 in W;
+        lra | easy]. }
   assert (Up : exists t, (t < N - 1)%nat /\ cosine F t = 1).
   { destruct (positive_term (N - 1) (fun t => weight N F t * (cosine F t + 1))) as [t [Ht W]].
     - rewrite (sum_ext _ _ (fun t => weight N F t * cosine F t + weight N F t)) by (intros; ring).
       rewrite sum_plus, weights_null, weights_loss. lra.
-    - exists t. split; [easy |]. destruct (Extreme t Ht); [intros Z; rewrite Z in W; lra | easy | rewrite H0 in W; lra]. }
+    - exists t. split; [easy |]. destruct (Extreme t Ht); [intros Z; rewrite Z in W; lra | easy | rewrite H0 in W;
+        lra]. }
   destruct Down as [t [Ht Dt]]. destruct Up as [u [Hu Du]].
   (* They are at most N - 2 pairs apart. *)
   assert (Q : 4 <= INR (N - 2) * (INR (N - 2) * loss N F)).
@@ -117,7 +124,8 @@ Lemma weights_critical : forall F : nat -> V, no_zero_frame N F ->
 Proof.
   intros F H W t Ht. unfold gradient.
   assert (A : << weight N F t [*] pull (F t) (F (S t)), weight N F t [*] pull (F t) (F (S t)) >> = 0).
-  { rewrite inner_scale, inner_scale_r. destruct (Nat.eq_dec t (N - 1)) as [-> | E]; [rewrite last_weight by easy; ring |].
+  { rewrite inner_scale, inner_scale_r. destruct (Nat.eq_dec t (N - 1)) as [-> | E]; [rewrite last_weight by easy;
+      ring |].
     destruct (W t ltac:(lia)) as [Z | Z]; [rewrite Z; ring |].
     rewrite pull_square by (apply H; lia). fold (cosine F t). rewrite Z. unfold Rdiv. ring. }
   destruct t as [| p].
@@ -134,13 +142,15 @@ Definition chain (e f : V) (c : nat -> R) (t : nat) : V := at_angle e f (sum t (
 
 Lemma at_angle_inner : forall e f a b, orthonormal e f -> << at_angle e f a, at_angle e f b >> = cos (b - a).
 Proof.
-  intros e f a b (He & Hf & Hef). unfold at_angle. expand_inner. rewrite (inner_sym _ f e), He, Hf, Hef, cos_minus. ring.
+  intros e f a b (He & Hf & Hef). unfold at_angle. expand_inner. rewrite (inner_sym _ f e), He, Hf, Hef, cos_minus.
+  ring.
 Qed.
 
 Lemma chain_cosine : forall e f c t, orthonormal e f -> -1 <= c t <= 1 -> cosine (chain e f c) t = c t.
 Proof.
   intros e f c t O Hc. unfold cosine, chain. rewrite similarity_of_units; rewrite at_angle_inner by easy.
-  - replace (sum (S t) (fun i => acos (c i)) - sum t (fun i => acos (c i))) with (acos (c t)) by (simpl; ring). now apply cos_acos.
+  - replace (sum (S t) (fun i => acos (c i)) - sum t (fun i => acos (c i))) with (acos (c t)) by (simpl; ring).
+    now apply cos_acos.
   - rewrite Rminus_diag_eq by easy. apply cos_0.
   - rewrite Rminus_diag_eq by easy. apply cos_0.
 Qed.
@@ -201,7 +211,8 @@ Lemma normal_cosine'' : forall t, (S t < N)%nat ->
 Proof.
   intros t Ht. unfold cosine'', similarity'', normal_direction. fold (cosine F t).
   rewrite !inner_scale, !inner_scale_r, unit_e, (inner_sym _ e), !normal.
-  pose proof (len_positive (F t) (not_zero t ltac:(lia))) as P. pose proof (len_positive (F (S t)) (not_zero (S t) Ht)) as Q.
+  pose proof (len_positive (F t) (not_zero t ltac:(lia))) as P.
+  pose proof (len_positive (F (S t)) (not_zero (S t) Ht)) as Q.
   rewrite <- !len_sqr.
   match goal with |- ?a = _ => replace a with
     (2 * (normal_sign t * normal_sign (S t)) - cosine F t * (normal_sign t * normal_sign t)
@@ -260,7 +271,8 @@ Proof.
   { unfold cosine; simpl. rewrite similarity_of_units by easy. expand_inner. lra. }
   assert (Z : no_zero_frame 3 F) by (intros [| [| [| t]]] Ht; simpl; lra || lia).
   split; [| split].
-  - apply weights_critical; [lia | exact Z |]. intros [| [| t]] Ht; [right; rewrite C0; ring | right; rewrite C1; ring | lia].
+  - apply weights_critical; [lia | exact Z |]. intros [| [| t]] Ht; [right; rewrite C0; ring | right; rewrite C1;
+      ring | lia].
   - unfold loss. simpl. rewrite C0, C1. field.
   - intros G HG. unfold loss. simpl.
     pose proof (similarity_bounds (G 0%nat) (G 1%nat) (HG 0%nat ltac:(lia)) (HG 1%nat ltac:(lia))) as A.

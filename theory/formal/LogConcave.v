@@ -32,7 +32,8 @@ Proof.
   destruct (Req_dec << B y, y >> 0) as [E | E].
   - rewrite E, Rmult_0_r. destruct (Req_dec << B x, y >> 0) as [F | F]; [rewrite F; lra |].
     pose proof (Q (- (<< B x, x >> + 1) / (2 * << B x, y >>))) as G. rewrite E in G.
-    replace (2 * (- (<< B x, x >> + 1) / (2 * << B x, y >>)) * << B x, y >>) with (- (<< B x, x >> + 1)) in G by (field; easy).
+    replace (2 * (- (<< B x, x >> + 1) / (2 * << B x, y >>)) * << B x, y >>) with (- (<< B x, x >> + 1)) in G
+      by (field; easy).
     lra.
   - assert (P : 0 < << B y, y >>) by lra. pose proof (Q (- << B x, y >> / << B y, y >>)) as G.
     apply (Rmult_le_compat_l << B y, y >>) in G; [| lra].
@@ -47,7 +48,8 @@ Proof.
   intros rho B x Hr H. apply len_le; [apply Rmult_le_pos; [easy | apply len_pos] |].
   replace (rho * len x * (rho * len x)) with (rho * (rho * (len x * len x))) by ring. rewrite len_sqr.
   pose proof (form_cauchy rho B x (B x) H) as C. pose proof (map_upper _ _ _ H x) as U.
-  pose proof (map_upper _ _ _ H (B x)) as U'. pose proof (inner_pos _ (B x)) as P. pose proof (map_lower _ _ _ H x) as L.
+  pose proof (map_upper _ _ _ H (B x)) as U'. pose proof (inner_pos _ (B x)) as P.
+  pose proof (map_lower _ _ _ H x) as L.
   rewrite Rmult_0_l in L.
   destruct (Req_dec << B x, B x >> 0) as [E | E].
   - rewrite E. apply Rmult_le_pos; [easy |]. apply Rmult_le_pos; [easy | apply inner_pos].
@@ -81,7 +83,8 @@ Proof.
   destruct H as [Ha Hs _ _ _].
   assert (E : h [*] A (x [-] y) = h [*] A x [-] h [*] A y).
   { rewrite (Ha x ((-1) [*] y)). f_equal. apply Hs. }
-  replace (x [-] h [*] (A x [+] b) [-] (y [-] h [*] (A y [+] b))) with (x [-] y [-] (h [*] A x [-] h [*] A y)) by vectors.
+  replace (x [-] h [*] (A x [+] b) [-] (y [-] h [*] (A y [+] b))) with (x [-] y [-] (h [*] A x [-] h [*] A y))
+    by vectors.
   rewrite <- E. exact N.
 Qed.
 

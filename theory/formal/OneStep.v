@@ -51,9 +51,11 @@ Theorem one_step_attained : forall L eta (x0 : V),
 Proof.
   intros L eta x0 f g. split; [| split].
   - intros x v. apply is_derive_ext with (f := fun s => L / 2 * (<< x, x >> + 2 * << x, v >> * s + << v, v >> * s ^ 2)).
-    + intros s. unfold f. expand_inner. rewrite (inner_sym _ v x). match goal with |- @eq _ ?a ?b => change (@eq R a b) end. ring.
+    + intros s. unfold f. expand_inner. rewrite (inner_sym _ v x).
+      match goal with |- @eq _ ?a ?b => change (@eq R a b) end. ring.
     + unfold g. auto_derive; [easy |]. expand_inner. field.
-  - intros HL x y. replace (g x [-] g y) with (L [*] (x [-] y)) by (unfold g; vectors). rewrite len_scale, Rabs_pos_eq; lra.
+  - intros HL x y. replace (g x [-] g y) with (L [*] (x [-] y)) by (unfold g; vectors).
+    rewrite len_scale, Rabs_pos_eq; lra.
   - rewrite len_sqr. unfold f, g. expand_inner. field.
 Qed.
 

@@ -91,7 +91,8 @@ Theorem any_inversion_gap : forall (L : nat -> R) r,
 Proof.
   intros L r Hh Hr HL.
   assert (P : forall k, (k < N)%nat -> 0 <= 1 + h k * L (S k)).
-  { intros k Hk. pose proof (Hh k Hk) as A. destruct (HL (S k) ltac:(lia)) as [B _]. pose proof (Rmult_le_pos _ _ A B). lra. }
+  { intros k Hk. pose proof (Hh k Hk) as A. destruct (HL (S k) ltac:(lia)) as [B _].
+    pose proof (Rmult_le_pos _ _ A B). lra. }
   pose proof (groenwall N (fun k => len (error k)) (fun k => len (d k)) (fun k => 1 + h k * L (S k)) P) as G.
   assert (Step : forall k, (k < N)%nat -> len (error k) <= (1 + h k * L (S k)) * len (error (S k)) + len (d k)).
   { intros k Hk. rewrite error_recursion by easy. eapply Rle_trans; [apply len_minus |].
@@ -185,7 +186,8 @@ Proof. intros V h e a z d k H. rewrite H at 1. unfold sampling_step. vectors. Qe
 
 (** Groenwall's inequality is an equality for e_k(y) = - L_k y + b_k with defects along one direction: the bound is
     attained, for any steps. *)
-Theorem round_trip_attained : forall (V : space) N (h L : nat -> R) (b : nat -> V) (z w d : nat -> V) (u : V) (q : nat -> R),
+Theorem round_trip_attained : forall (V : space) N (h L : nat -> R) (b : nat -> V) (z w d : nat -> V) (u : V) (q : nat
+  -> R),
   let e := fun k y => (- L k) [*] y [+] b k in
   (forall k, (k < N)%nat -> w k = sampling_step h e k (w (S k))) ->
   (forall k, (k < N)%nat -> z k = sampling_step h e k (z (S k)) [+] d k) ->

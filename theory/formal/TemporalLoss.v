@@ -80,14 +80,16 @@ Definition along {V : space} (F x : nat -> V) (h : R) : nat -> V := fun t => F t
 (** ** One cosine along a line *)
 
 Lemma sqrt_self : forall a, 0 < a -> exists r, 0 < r /\ sqrt a = r /\ a = r * r.
-Proof. intros a H. exists (sqrt a). split; [now apply sqrt_lt_R0 | split; [easy |]]. symmetry. apply sqrt_sqrt. lra. Qed.
+Proof. intros a H. exists (sqrt a). split; [now apply sqrt_lt_R0 | split; [easy |]]. symmetry. apply sqrt_sqrt.
+lra. Qed.
 
 (** Coquelicot's derivatives leave equations in R under another name of R. *)
 Ltac real_equation := match goal with |- @eq _ ?a ?b => change (@eq R a b) end.
 
 Lemma is_derive_quotient :
   forall p0 p1 p2 a0 a1 a2 b0 b1 b2, 0 < a0 -> 0 < b0 ->
-  is_derive (fun h => (p0 + p1 * h + p2 * h ^ 2) / (sqrt (a0 + 2 * a1 * h + a2 * h ^ 2) * sqrt (b0 + 2 * b1 * h + b2 * h ^ 2)))
+  is_derive (fun h => (p0 + p1 * h + p2 * h ^ 2) / (sqrt (a0 + 2 * a1 * h + a2 * h ^ 2) * sqrt (b0 + 2 * b1 * h + b2 *
+    h ^ 2)))
     0 (p1 / (sqrt a0 * sqrt b0) - p0 / (sqrt a0 * sqrt b0) * (a1 / a0 + b1 / b0)).
 Proof.
   intros p0 p1 p2 a0 a1 a2 b0 b1 b2 Ha Hb.
@@ -279,7 +281,8 @@ Proof.
     (f := fun h => / INR (N - 2) * sum (N - 2) (fun t => (cosine (along F x h) (S t) - cosine (along F x h) t) ^ 2)).
   { intros. unfold Rdiv. apply Rmult_comm. }
   replace (2 / INR (N - 2) * _) with (/ INR (N - 2) * (2 * sum (N - 2) (fun t =>
-    (cosine (along F x h) (S t) - cosine (along F x h) t) * (cosine' (along F x h) x (S t) - cosine' (along F x h) x t))))
+    (cosine (along F x h) (S t) - cosine (along F x h) t) * (cosine' (along F x h) x (S t)
+      - cosine' (along F x h) x t))))
     by (unfold Rdiv; ring).
   apply is_derive_factor. rewrite <- sum_scale. apply is_derive_sum. intros t Ht.
   assert (D : is_derive (fun h => cosine (along F x h) (S t) - cosine (along F x h) t) h
@@ -304,14 +307,17 @@ Proof.
                          (cosine'' (along F x h) x (S t) - cosine'' (along F x h) x t)).
   { apply is_derive_sub; apply cosine_along'; apply H; lia. }
   replace (_ ^ 2 + _) with
-    ((cosine' (along F x h) x (S t) - cosine' (along F x h) x t) * (cosine' (along F x h) x (S t) - cosine' (along F x h) x t)
-     + (cosine (along F x h) (S t) - cosine (along F x h) t) * (cosine'' (along F x h) x (S t) - cosine'' (along F x h) x t))
+    ((cosine' (along F x h) x (S t) - cosine' (along F x h) x t) * (cosine' (along F x h) x (S t)
+      - cosine' (along F x h) x t)
+     + (cosine (along F x h) (S t) - cosine (along F x h) t) * (cosine'' (along F x h) x (S t)
+         - cosine'' (along F x h) x t))
     by ring.
   apply (is_derive_times _ _ _ _ _ D D').
 Qed.
 
 Lemma along_0 : forall (F x : nat -> V), along F x 0 = F.
-Proof. intros. apply FunctionalExtensionality.functional_extensionality. intro t. unfold along. rewrite scale_zero. apply add_origin. Qed.
+Proof. intros. apply FunctionalExtensionality.functional_extensionality. intro t. unfold along. rewrite scale_zero.
+apply add_origin. Qed.
 
 (** Frames that are not zero stay so near the start of a line. *)
 Lemma no_zero_frame_locally : forall (F x : nat -> V) n, (forall t, (t < n)%nat -> 0 < << F t, F t >>) ->
@@ -319,11 +325,14 @@ Lemma no_zero_frame_locally : forall (F x : nat -> V) n, (forall t, (t < n)%nat 
 Proof.
   intros F x. induction n; intros H; [apply filter_forall; intros; lia |].
   assert (G : locally 0 (fun h => 0 < << along F x h n, along F x h n >>)).
-  { assert (C : @continuous R_UniformSpace R_UniformSpace (fun h => << F n, F n >> + 2 * << F n, x n >> * h + << x n, x n >> * h ^ 2) 0).
+  { assert (C : @continuous R_UniformSpace R_UniformSpace (fun h => << F n, F n >> + 2 * << F n, x n >> * h + << x n,
+      x n >> * h ^ 2) 0).
     { apply (@ex_derive_continuous R_AbsRing R_NormedModule). auto_derive. easy. }
-    assert (P : @locally R_UniformSpace (<< F n, F n >> + 2 * << F n, x n >> * 0 + << x n, x n >> * 0 ^ 2) (fun v => 0 < v)).
+    assert (P : @locally R_UniformSpace (<< F n, F n >> + 2 * << F n, x n >> * 0 + << x n,
+      x n >> * 0 ^ 2) (fun v => 0 < v)).
     { apply open_gt. replace (_ + _ + _) with << F n, F n >> by ring. apply H. lia. }
-    unfold continuous, filterlim, filter_le, filtermap in C. generalize (C (fun v : R => 0 < v) P). apply filter_imp. intros h Hh. unfold along. now rewrite square_along. }
+    unfold continuous, filterlim, filter_le, filtermap in C. generalize (C (fun v : R => 0 < v) P). apply filter_imp.
+    intros h Hh. unfold along. now rewrite square_along. }
   specialize (IHn (fun t Ht => H t (Nat.lt_lt_succ_r _ _ Ht))).
   generalize (filter_and _ _ IHn G). apply filter_imp.
   intros h [A B] t Ht. destruct (Nat.eq_dec t n) as [-> | E]; [easy | apply A; lia].
@@ -393,7 +402,8 @@ Proof.
 Qed.
 
 (** The gradient is tangential, frame by frame. *)
-Theorem gradient_tangential : forall (F : nat -> V) t, (t < N)%nat -> no_zero_frame N F -> << F t, gradient N F t >> = 0.
+Theorem gradient_tangential : forall (F : nat -> V) t, (t < N)%nat -> no_zero_frame N F -> << F t, gradient N F t >>
+  = 0.
 Proof.
   intros F t Ht H. unfold gradient.
   assert (L : << F t, weight N F t [*] pull (F t) (F (S t)) >> = 0).

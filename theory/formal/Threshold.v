@@ -19,7 +19,8 @@ Hypothesis m_positive : 0 < m.
 Theorem long_step_three : forall F : nat -> V, norms_at_least 3 m F -> m ^ 2 / 6 <= eta ->
   loss 3 (step 3 eta F) <= (eta * 12 / m ^ 2 - 1) ^ 2 * loss 3 F.
 Proof.
-  intros F H He. replace (eta * 12 / m ^ 2) with (eta * (hessian_constant 3 / m ^ 2)) by (rewrite hessian_constant_3; field; lra).
+  intros F H He. replace (eta * 12 / m ^ 2) with (eta * (hessian_constant 3 / m ^ 2)) by (rewrite hessian_constant_3;
+    field; lra).
   assert (P : 0 < m ^ 2) by now apply pow_lt.
   apply (long_step 3 ltac:(lia) m); try easy.
   - rewrite hessian_constant_3. apply Rdiv_lt_0_compat; lra.
@@ -101,7 +102,8 @@ Proof.
   unfold pull, unit. rewrite (similarity_sym (nearly_square s 1) (nearly_square s 0)).
   fold (cosine (nearly_square s) 0). fold (cosine (nearly_square s) 1).
   rewrite start_cosine_0, start_cosine_1. simpl nearly_square. fold v.
-  rewrite !len_multiple by (apply e1_unit || apply second_unit). rewrite Rabs_Ropp, Rabs_pos_eq by lra. vectors; field; lra.
+  rewrite !len_multiple by (apply e1_unit || apply second_unit). rewrite Rabs_Ropp, Rabs_pos_eq by lra.
+  vectors; field; lra.
 Qed.
 
 Lemma stepped_2 : step 3 eta (nearly_square s) 2 = (-1) [*] step 3 eta (nearly_square s) 0.
@@ -109,8 +111,10 @@ Proof.
   rewrite stepped_0.
   destruct start_weights as (W0 & W1 & W2). unfold step, along, gradient. rewrite W1, W2.
   unfold pull, unit. rewrite (similarity_sym (nearly_square s 2) (nearly_square s 1)).
-  fold (cosine (nearly_square s) 1). rewrite start_cosine_1. rewrite scale_zero, add_origin. simpl nearly_square. fold v.
-  rewrite !len_multiple by (apply e1_unit || apply second_unit). rewrite Rabs_Ropp, Rabs_pos_eq by lra. vectors; field; lra.
+  fold (cosine (nearly_square s) 1). rewrite start_cosine_1. rewrite scale_zero, add_origin. simpl nearly_square.
+  fold v.
+  rewrite !len_multiple by (apply e1_unit || apply second_unit). rewrite Rabs_Ropp, Rabs_pos_eq by lra.
+  vectors; field; lra.
 Qed.
 
 Lemma stepped_inner : << step 3 eta (nearly_square s) 0, step 3 eta (nearly_square s) 1 >> = s * after_inner s.
@@ -149,13 +153,16 @@ Qed.
 
 (** The loss after the step, exactly. *)
 Theorem stepped_loss :
-  loss 3 (step 3 eta (nearly_square s)) = after_inner s ^ 2 / (after_first s * after_second s) * loss 3 (nearly_square s).
+  loss 3 (step 3 eta (nearly_square s))
+  = after_inner s ^ 2 / (after_first s * after_second s) * loss 3 (nearly_square s).
 Proof.
   rewrite start_loss. pose proof after_first_pos as P. pose proof after_second_pos as Q.
-  assert (C0 : cosine (step 3 eta (nearly_square s)) 0 = s * after_inner s / (sqrt (after_first s) * sqrt (after_second s))).
+  assert (C0 : cosine (step 3 eta (nearly_square s)) 0
+               = s * after_inner s / (sqrt (after_first s) * sqrt (after_second s))).
   { unfold cosine, similarity, len. now rewrite stepped_inner, stepped_first, stepped_second. }
   assert (C1 : cosine (step 3 eta (nearly_square s)) 1 = - cosine (step 3 eta (nearly_square s)) 0).
-  { rewrite C0. unfold cosine, similarity. rewrite stepped_2, len_scale, Rabs_left, inner_scale_r, (inner_sym _ (step 3 eta _ 1)) by lra.
+  { rewrite C0. unfold cosine, similarity. rewrite stepped_2, len_scale, Rabs_left, inner_scale_r,
+      (inner_sym _ (step 3 eta _ 1)) by lra.
     unfold len. rewrite stepped_inner, stepped_first, stepped_second.
     pose proof (sqrt_lt_R0 _ P). pose proof (sqrt_lt_R0 _ Q). field. lra. }
   unfold loss at 1. simpl sum. simpl INR. rewrite C1, C0.
@@ -168,7 +175,8 @@ Qed.
 
 End Start.
 
-(** No smaller factor will do: for every rho below (12 eta/m^2 - 1)^2 some start of norms m has its loss multiplied by more. *)
+(** No smaller factor will do: for every rho below (12 eta/m^2 - 1)^2 some start of norms m has its loss multiplied by
+    more. *)
 Theorem factor_sharp : forall rho, rho < (eta * 12 / m ^ 2 - 1) ^ 2 ->
   exists F : nat -> V, norms_at_least 3 m F /\ 0 < loss 3 F /\ rho * loss 3 F < loss 3 (step 3 eta F).
 Proof.
@@ -187,7 +195,8 @@ Proof.
   assert (S0 : 0 < s) by (unfold s; apply Rmin_glb_lt; lra).
   assert (S1 : s <= 1 / 2) by apply Rmin_r. assert (S2 : s <= eps / 2) by apply Rmin_l.
   assert (G : rho < f s).
-  { apply He. change (Rabs (minus s 0) < eps). unfold minus, plus, opp; simpl. rewrite Ropp_0, Rplus_0_r, Rabs_pos_eq; lra. }
+  { apply He. change (Rabs (minus s 0) < eps). unfold minus, plus, opp; simpl.
+    rewrite Ropp_0, Rplus_0_r, Rabs_pos_eq; lra. }
   exists (nearly_square s). split; [apply norms_start; lra | split].
   - rewrite start_loss by lra. assert (0 < s ^ 2) by now apply pow_lt. lra.
   - rewrite stepped_loss by lra. apply Rmult_lt_compat_r; [| exact G].
@@ -201,7 +210,8 @@ Proof.
   intros He. assert (M2 : 0 < m ^ 2) by now apply pow_lt.
   destruct (factor_sharp 1) as (F & HF & P & G).
   - assert (1 < eta * 12 / m ^ 2 - 1); [| nra].
-    apply (Rmult_lt_reg_r (m ^ 2)); [easy |]. replace ((eta * 12 / m ^ 2 - 1) * m ^ 2) with (eta * 12 - m ^ 2) by (field; lra). lra.
+    apply (Rmult_lt_reg_r (m ^ 2)); [easy |]. replace ((eta * 12 / m ^ 2 - 1) * m ^ 2) with (eta * 12 - m ^ 2)
+      by (field; lra). lra.
   - exists F. split; [exact HF | lra].
 Qed.
 

@@ -1,8 +1,10 @@
 (** * C5.hull, C5.bounded-keys, C5.chebyshev, C5.shared, C5.frame-token: what one query can reach
 
-    n tokens with values v_j; a query with logits of range at most G gives them the weights p = softmax(logits), which are
+    n tokens with values v_j; a query with logits of range at most G gives them the weights p = softmax(logits),
+      which are
     exactly the p > 0 with sum 1 and p_j <= e^G p_l. With phi = (n-1) e^-G / (1 + (n-1) e^-G):
-    a target v_i is missed by at least phi dist(v_i, conv of the others), and every target t of the hull of the values is
+    a target v_i is missed by at least phi dist(v_i, conv of the others),
+      and every target t of the hull of the values is
     reached up to phi max_j |v_j - t|. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
@@ -19,7 +21,8 @@ Definition reachable (n : nat) (G : R) (p : nat -> R) : Prop :=
 
 Lemma exponentials_pos : forall n (logits : nat -> R), (1 <= n)%nat -> 0 < sum n (fun l => exp (logits l)).
 Proof.
-  intros [| n] logits H; [lia |]. rewrite sum_S. pose proof (sum_nonneg n (fun l => exp (logits l)) (fun i _ => Rlt_le _ _ (exp_pos _))).
+  intros [| n] logits H; [lia |]. rewrite sum_S. pose proof (sum_nonneg n (fun l => exp (logits l)) (fun i _ => Rlt_le
+    _ _ (exp_pos _))).
   pose proof (exp_pos (logits n)). lra.
 Qed.
 
@@ -30,7 +33,8 @@ Proof.
   - intros j _. apply Rmult_lt_0_compat; [apply exp_pos | now apply Rinv_0_lt_compat].
   - unfold softmax. rewrite (sum_ext n _ (fun j => / sum n (fun l => exp (logits l)) * exp (logits j)))
       by (intros; unfold Rdiv; ring). rewrite sum_scale. field. lra.
-  - intros j l Hj Hl. unfold softmax, Rdiv. rewrite <- Rmult_assoc. apply Rmult_le_compat_r; [apply Rlt_le, Rinv_0_lt_compat, P |].
+  - intros j l Hj Hl. unfold softmax, Rdiv. rewrite <- Rmult_assoc.
+    apply Rmult_le_compat_r; [apply Rlt_le, Rinv_0_lt_compat, P |].
     rewrite <- exp_plus. destruct (Req_dec (logits j) (G + logits l)) as [-> | E]; [lra |].
     apply Rlt_le, exp_increasing. pose proof (H j l Hj Hl). lra.
 Qed.
@@ -40,7 +44,8 @@ Theorem reachable_softmax : forall n G p, reachable n G p ->
                  /\ (forall j l, (j < n)%nat -> (l < n)%nat -> logits j - logits l <= G).
 Proof.
   intros n G p (P & S & B). exists (fun j => ln (p j)). split.
-  - intros j Hj. unfold softmax. rewrite (sum_ext n _ p), S, exp_ln; [field | now apply P |]. intros i Hi. apply exp_ln. now apply P.
+  - intros j Hj. unfold softmax. rewrite (sum_ext n _ p), S, exp_ln; [field | now apply P |]. intros i Hi.
+    apply exp_ln. now apply P.
   - intros j l Hj Hl. pose proof (P j Hj) as Pj. pose proof (P l Hl) as Pl. pose proof (B j l Hj Hl) as H.
     assert (L : ln (p j) <= ln (exp G * p l)).
     { destruct (Req_dec (p j) (exp G * p l)) as [-> | E]; [lra |]. apply Rlt_le, ln_increasing; lra. }
@@ -58,7 +63,8 @@ Definition others (n : nat) (i : nat) (f : nat -> R) : R := sum n (fun j => if N
 
 Lemma sum_others : forall n i f, (i < n)%nat -> sum n f = f i + others n i f.
 Proof.
-  intros n i f Hi. unfold others. rewrite (sum_ext n f (fun j => (if Nat.eqb j i then f i else 0) + (if Nat.eqb j i then 0 else f j))).
+  intros n i f Hi. unfold others. rewrite (sum_ext n f (fun j => (if Nat.eqb j i then f i else 0) + (if Nat.eqb j i
+    then 0 else f j))).
   - rewrite sum_plus, (sum_single n _ i) by (try easy; intros j _ E; now rewrite (proj2 (Nat.eqb_neq j i) E)).
     now rewrite Nat.eqb_refl.
   - intros j _. destruct (Nat.eqb_spec j i) as [-> | _]; ring.
@@ -102,7 +108,8 @@ Proof. induction n; intros; simpl; [apply inner_origin | now rewrite inner_add, 
 
 Lemma len_vector_sum : forall n f, len (vector_sum n f) <= sum n (fun j => len (f j)).
 Proof.
-  induction n; intros; simpl; [rewrite len_origin; lra |]. eapply Rle_trans; [apply len_triangle |]. pose proof (IHn f). lra.
+  induction n; intros; simpl; [rewrite len_origin; lra |]. eapply Rle_trans; [apply len_triangle |].
+  pose proof (IHn f). lra.
 Qed.
 
 Lemma vector_sum_ext : forall n f g, (forall j, (j < n)%nat -> f j = g j) -> vector_sum n f = vector_sum n g.
@@ -137,13 +144,15 @@ Proof.
   set (l := fun j => if Nat.eqb j i then 0 else / (1 - p i) * p j).
   assert (Hc : in_hull_of_others n i v (output n l v)).
   { exists l. split; [| split; [| split; [| easy]]].
-    - intros j Hj. unfold l. destruct (Nat.eqb j i); [lra |]. apply Rmult_le_pos; [apply Rlt_le, Rinv_0_lt_compat, Q | apply Rlt_le, P, Hj].
+    - intros j Hj. unfold l. destruct (Nat.eqb j i); [lra |].
+      apply Rmult_le_pos; [apply Rlt_le, Rinv_0_lt_compat, Q | apply Rlt_le, P, Hj].
     - unfold l. now rewrite Nat.eqb_refl.
     - unfold l. rewrite (sum_ext n _ (fun j => / (1 - p i) * (if Nat.eqb j i then 0 else p j)))
         by (intros; destruct (Nat.eqb _ _); ring).
       rewrite sum_scale. fold (others n i p). rewrite (sum_others n i p Hi) in One.
       replace (others n i p) with (1 - p i) by lra. field. lra. }
-  assert (Hl : sum n l = 1) by (destruct Hc as (l' & _); unfold l; rewrite (sum_ext n _ (fun j => / (1 - p i) * (if Nat.eqb j i then 0 else p j)))
+  assert (Hl : sum n l = 1) by (destruct Hc as (l' & _); unfold l;
+    rewrite (sum_ext n _ (fun j => / (1 - p i) * (if Nat.eqb j i then 0 else p j)))
         by (intros; destruct (Nat.eqb _ _); ring); rewrite sum_scale; fold (others n i p);
       rewrite (sum_others n i p Hi) in One; replace (others n i p) with (1 - p i) by lra; field; lra).
   assert (E : output n p v [-] v i = (1 - p i) [*] (output n l v [-] v i)).
@@ -156,13 +165,15 @@ Proof.
 Qed.
 
 (** An index of a largest term. *)
-Lemma largest_term : forall n (p : nat -> R), (1 <= n)%nat -> exists m, (m < n)%nat /\ forall j, (j < n)%nat -> p j <= p m.
+Lemma largest_term : forall n (p : nat -> R), (1 <= n)%nat -> exists m, (m < n)%nat /\ forall j, (j < n)%nat -> p j
+  <= p m.
 Proof.
   induction n; intros p H; [lia |]. destruct (Nat.eq_dec n 0) as [-> | E].
   - exists 0%nat. split; [lia |]. intros j Hj. replace j with 0%nat by lia. lra.
   - destruct (IHn p ltac:(lia)) as [m [Hm L]]. destruct (Rle_lt_dec (p n) (p m)) as [C | C].
     + exists m. split; [lia |]. intros j Hj. destruct (Nat.eq_dec j n) as [-> |]; [easy | apply L; lia].
-    + exists n. split; [lia |]. intros j Hj. destruct (Nat.eq_dec j n) as [-> |]; [lra |]. pose proof (L j ltac:(lia)). lra.
+    + exists n. split; [lia |]. intros j Hj. destruct (Nat.eq_dec j n) as [-> |]; [lra |].
+      pose proof (L j ltac:(lia)). lra.
 Qed.
 
 (** C5.hull, the upper bound: every target of the hull. *)
@@ -175,7 +186,8 @@ Proof.
   destruct (largest_term n l Hn) as [m [Hm L]].
   assert (Lm : 0 < l m).
   { destruct (Rle_lt_dec (l m) 0) as [C | C]; [| easy]. exfalso.
-    assert (sum n l <= sum n (fun _ => 0)) by (apply sum_le; intros j Hj; pose proof (L j Hj); lra). rewrite sum_const in H. lra. }
+    assert (sum n l <= sum n (fun _ => 0)) by (apply sum_le; intros j Hj; pose proof (L j Hj); lra).
+    rewrite sum_const in H. lra. }
   assert (Lm1 : l m <= 1) by (rewrite <- One; now apply sum_term).
   assert (eG : 0 < exp (- G) <= 1).
   { split; [apply exp_pos |]. rewrite <- exp_0. destruct (Req_dec G 0) as [-> | Z]; [rewrite Ropp_0; lra |].
@@ -185,7 +197,8 @@ Proof.
   assert (Xpos : forall j, 0 < x j) by (intros j; pose proof (Rmax_r (l j) (exp (- G) * l m)); unfold x; lra).
   assert (Xm : x m = l m).
   { unfold x. apply Rmax_left. pose proof (Rmult_le_compat_r (l m) _ _ (Rlt_le _ _ Lm) (proj2 eG)). lra. }
-  assert (Xl : forall j, (j < n)%nat -> 0 <= x j - l j) by (intros j _; pose proof (Rmax_l (l j) (exp (- G) * l m)); unfold x; lra).
+  assert (Xl : forall j, (j < n)%nat -> 0 <= x j - l j) by (intros j _; pose proof (Rmax_l (l j) (exp (- G) * l m));
+    unfold x; lra).
   set (X := sum n x).
   assert (X1 : 1 <= X) by (unfold X; rewrite <- One; apply sum_le; intros j Hj; pose proof (Xl j Hj); lra).
   assert (XX : X - 1 <= INR (n - 1) * exp (- G)).
@@ -213,7 +226,8 @@ Proof.
                       = vector_sum n (fun j => x j [*] (v j [-] t)) [-] vector_sum n (fun j => l j [*] (v j [-] t))).
       { generalize (fun j => v j [-] t) as f. clear. intros f. induction n; simpl; [vectors |]. rewrite IHn. vectors. }
       rewrite Split, Null.
-      replace (vector_sum n (fun j => x j [*] (v j [-] t)) [-] origin) with (vector_sum n (fun j => x j [*] (v j [-] t))) by vectors.
+      replace (vector_sum n (fun j => x j [*] (v j [-] t)) [-] origin)
+        with (vector_sum n (fun j => x j [*] (v j [-] t))) by vectors.
       rewrite <- vector_sum_scale. apply vector_sum_ext. intros. vectors. }
     rewrite E, len_scale, Rabs_pos_eq by (apply Rlt_le, Rinv_0_lt_compat; lra).
     assert (R0 : 0 <= R) by (pose proof (HR m Hm); pose proof (len_pos (v m [-] t)); lra).
@@ -242,7 +256,8 @@ Proof.
     { pose proof (output_minus n l v w) as A. rewrite One, scale_one in A. rewrite A.
       rewrite (vector_sum_ext n _ (fun j => 0 [*] w)).
       - rewrite vector_sum_scale. apply scale_zero.
-      - intros j Hj. destruct (Nat.eq_dec j i) as [-> | E]; [rewrite Hli, !scale_zero; easy |]. rewrite Hw by easy. vectors. }
+      - intros j Hj. destruct (Nat.eq_dec j i) as [-> | E]; [rewrite Hli, !scale_zero; easy |]. rewrite Hw by easy.
+        vectors. }
     replace (output n l v [-] v i) with ((output n l v [-] w) [+] (w [-] v i)) by vectors. rewrite E, origin_add. lra. }
   assert (P : tau < missed_share n G).
   { unfold missed_share. pose proof (share_denominator n G) as D. set (y := INR (n - 1) * exp (- G)) in *.
@@ -251,7 +266,8 @@ Proof.
   pose proof (Rmult_lt_compat_r _ _ _ HR P). lra.
 Qed.
 
-(** C5.shared: equal queries and shared tokens give every frame one output, so of two targets one is missed by half their
+(** C5.shared: equal queries and shared tokens give every frame one output, so of two targets one is missed by half
+    their
     distance. *)
 Theorem shared_output : forall o t1 t2 : V, len (t1 [-] t2) / 2 <= Rmax (len (o [-] t1)) (len (o [-] t2)).
 Proof.
@@ -260,7 +276,8 @@ Proof.
   pose proof (Rmax_l (len (o [-] t1)) (len (o [-] t2))). pose proof (Rmax_r (len (o [-] t1)) (len (o [-] t2))). lra.
 Qed.
 
-(** C5.chebyshev: if no frame is missed by more than r, then r^2 >= sum_f l_f |t_f|^2 - |sum_f l_f t_f|^2 for all weights l of
+(** C5.chebyshev: if no frame is missed by more than r, then r^2 >= sum_f l_f |t_f|^2 - |sum_f l_f t_f|^2 for all
+    weights l of
     the simplex. *)
 Theorem chebyshev : forall N (o : V) t l r, (forall f, (f < N)%nat -> 0 <= l f) -> sum N l = 1 -> 0 <= r ->
   (forall f, (f < N)%nat -> len (o [-] t f) <= r) ->
@@ -280,9 +297,11 @@ Proof.
   pose proof (inner_pos _ (o [-] T)) as P. revert P. expand_inner. rewrite (inner_sym _ o T). intros P. lra.
 Qed.
 
-(** C5.frame-token: token 0 is the frame's own, with a value within b of the target; the values of the n others lie beyond
+(** C5.frame-token: token 0 is the frame's own, with a value within b of the target; the values of the n others lie
+    beyond
     a plane at distance s. *)
-Theorem frame_token : forall n G p v t u s b, (1 <= n)%nat -> reachable (S n) G p -> << u, u >> = 1 -> 0 < s -> 0 <= b ->
+Theorem frame_token : forall n G p v t u s b, (1 <= n)%nat -> reachable (S n) G p -> << u, u >> = 1 -> 0 < s -> 0
+  <= b ->
   (forall j, (0 < j <= n)%nat -> s <= << u, v j [-] t >>) -> len (v 0%nat [-] t) <= b ->
   let phi := INR n * exp (- G) / (1 + INR n * exp (- G)) in
   Rmax 0 (phi * s - (1 - phi) * b) <= len (output (S n) p v [-] t).

@@ -2,7 +2,8 @@
 
     L_3 = (s_2 - s_1)^2 of three unit frames has |x^T H x| <= 4 (p^2 + q^2), p = |x_1| + |x_2| and q = |x_2| + |x_3|:
     [key_lemma]. Each of its two pairs is treated in coordinates along its plane and normal to it, the square of the
-    difference is split between them, and both splits are the exact ones of the proof in paper_notes.md. Where two frames
+    difference is split between them, and both splits are the exact ones of the proof in paper_notes.md. Where two
+      frames
     are parallel nothing is taken to a limit: the coordinates exist there as well. *)
 
 From Coq Require Import Reals Lra Lia Psatz.
@@ -35,7 +36,8 @@ Proof.
   intros u v x y Hu Hv. unfold unit_cosine', unit_cosine''.
   pose proof (cauchy_schwarz_square u v) as C. rewrite Hu, Hv in C.
   rewrite (inner_sym _ x v).
-  set (c := << u, v >>) in *. set (a := << u, x >>). set (k := << v, x >>). set (b := << v, y >>). set (l := << u, y >>).
+  set (c := << u, v >>) in *. set (a := << u, x >>). set (k := << v, x >>). set (b := << v, y >>).
+  set (l := << u, y >>).
   destruct (Req_dec (1 - c ^ 2) 0) as [Z | Z].
   - assert (Hk : k = c * a).
     { assert (N : << v [-] c [*] u, x >> = 0).
@@ -88,9 +90,11 @@ Proof.
       match goal with |- ?e = _ => replace e with ((1 - c ^ 2) / S) by (field; lra) end. rewrite <- HS. field. lra. }
     set (n1 := x [-] a [*] u [-] s1 [*] p). set (n2 := y [-] b [*] v [-] s2 [*] q).
     assert (E1 : << n1, n1 >> = << x, x >> - a ^ 2 - s1 ^ 2).
-    { unfold n1. expand_inner. rewrite (inner_sym _ x u), (inner_sym _ x p), (inner_sym _ p u), Hu, Hpp, Hup, Hpx. fold a. ring. }
+    { unfold n1. expand_inner. rewrite (inner_sym _ x u), (inner_sym _ x p), (inner_sym _ p u), Hu, Hpp, Hup, Hpx.
+      fold a. ring. }
     assert (E2 : << n2, n2 >> = << y, y >> - b ^ 2 - s2 ^ 2).
-    { unfold n2. expand_inner. rewrite (inner_sym _ y v), (inner_sym _ y q), (inner_sym _ q v), Hv, Hqq, Hvq, Hqy. fold b. ring. }
+    { unfold n2. expand_inner. rewrite (inner_sym _ y v), (inner_sym _ y q), (inner_sym _ q v), Hv, Hqq, Hvq, Hqy.
+      fold b. ring. }
     assert (Hxq : << x, q >> = S * a - c * s1).
     { unfold q. expand_inner. rewrite (inner_sym _ x u), (inner_sym _ x v). fold a k. rewrite Hk.
       match goal with |- ?e = _ => replace e with ((1 - c ^ 2) / S * a - c * s1) by (field; lra) end.
@@ -174,7 +178,8 @@ Qed.
 (** ** One triple: the key lemma *)
 
 (** A binary quadratic form with non-negative diagonal and determinant is non-negative. *)
-Lemma binary_form : forall p q r t1 t2, 0 <= p -> 0 <= r -> q ^ 2 <= p * r -> 0 <= p * t1 ^ 2 + 2 * q * (t1 * t2) + r * t2 ^ 2.
+Lemma binary_form : forall p q r t1 t2, 0 <= p -> 0 <= r -> q ^ 2 <= p * r -> 0
+  <= p * t1 ^ 2 + 2 * q * (t1 * t2) + r * t2 ^ 2.
 Proof.
   intros p q r t1 t2 Hp Hr H. destruct (Req_dec p 0) as [-> | Z].
   - assert (q = 0) by nra. subst. nra.
@@ -239,7 +244,8 @@ Proof.
   pose proof (len_pos x) as Lx. pose proof (len_pos y) as Ly. pose proof (len_pos z) as Lz.
   assert (Ha : a ^ 2 <= 1) by lra. assert (Hb : b ^ 2 <= 1) by lra.
   assert (Ba : -1 <= a <= 1) by nra. assert (Bb : -1 <= b <= 1) by nra.
-  assert (Hd : (b - a) ^ 2 <= 4) by (pose proof (pow2_ge_0 (a + b)); lra). assert (Hd0 : 0 <= (b - a) ^ 2) by apply pow2_ge_0.
+  assert (Hd : (b - a) ^ 2 <= 4) by (pose proof (pow2_ge_0 (a + b)); lra).
+  assert (Hd0 : 0 <= (b - a) ^ 2) by apply pow2_ge_0.
   set (t1 := s1 + s2) in *. set (t2 := s3 + s4) in *.
   assert (E1 : -2 <= 2 - (b - a) ^ 2 * S1 ^ 2 / 2 <= 2).
   { assert (0 <= (b - a) ^ 2 * S1 ^ 2) by (apply Rmult_le_pos; [easy | apply pow2_ge_0]).

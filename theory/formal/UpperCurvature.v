@@ -1,15 +1,17 @@
 (** * C1.upper-curvature: the largest eigenvalue of the Hessian
 
-    On frames of norm at least m, x^T H x <= 2/(N-2) Lambda |x|^2 / m^2 where Lambda bounds (|D_2|^T |D_2| v)_t / v_t for some
-    positive v whose triples are balanced: each of the weights w = (v_t, v_(t+1), v_(t+2))/V_t, V_t = v_t + 2 v_(t+1) + v_(t+2),
-    is at most 1/2, and w_1 + w_2 lies in [0.29, 0.71]. The eigenvector of ||D_2||^2 is such a v (on paper for every N; for
+    On frames of norm at least m, x^T H x <= 2/(N-2) Lambda |x|^2 / m^2 where Lambda bounds (|D_2|^T |D_2| v)_t / v_t
+      for some
+    positive v whose triples are balanced: each of the weights w = (v_t, v_(t+1), v_(t+2))/V_t, V_t
+      = v_t + 2 v_(t+1) + v_(t+2),
+    is at most 1/2, and w_1 + w_2 lies in [0.29, 0.71]. The eigenvector of ||D_2||^2 is such a v (on paper for every
+      N; for
     three frames it is (1, 2, 1), for four (1, 3, 3, 1), so C+_3 = 12 and C+_4 = 10 are proved here).
     Conversely x^T H x = 2/(N-2) |D_2 z|^2 / m^2 is attained for every z. *)
 
-From Coq Require Import Reals ZArith Lra Lia Psatz List.
+From Coq Require Import Reals Lra Lia Psatz.
 From Coquelicot Require Import Rcomplements.
 From framebound Require Import Inner TemporalLoss Triple Hessian Constants.
-Import ListNotations.
 Open Scope R_scope.
 
 (** ** The inequality of the split *)
@@ -54,7 +56,8 @@ Lemma degree_2_nonneg : forall s a b, 0.29 <= s <= 0.71 -> 0 <= degree_2 s a b.
 Proof.
   intros s a b Hs. set (d := s - 1 / 2). assert (D : d ^ 2 <= 0.0441).
   { pose proof (Rmult_le_pos (0.21 - d) (0.21 + d) ltac:(unfold d; lra) ltac:(unfold d; lra)). lra. }
-  replace (degree_2 s a b) with ((1 / 2 + 2 * d + d ^ 2) * a ^ 2 + 2 * (- d ^ 2) * (a * b) + (1 / 2 - 2 * d + d ^ 2) * b ^ 2)
+  replace (degree_2 s a b) with ((1 / 2 + 2 * d + d ^ 2) * a ^ 2 + 2 * (- d ^ 2) * (a * b) + (1 / 2
+    - 2 * d + d ^ 2) * b ^ 2)
     by (unfold degree_2, d; field).
   apply binary_form.
   - assert (-0.21 <= d) by (unfold d; lra). pose proof (pow2_ge_0 d). lra.
@@ -66,11 +69,13 @@ Qed.
 Lemma split_edge : forall s t, 0.29 <= s <= 0.71 -> -1 <= t <= 1 -> 0 <= degree_2 s 1 t + degree_4 s 1 t.
 Proof.
   intros s t Hs Ht. rewrite <- degrees.
-  pose proof (slack_nonneg s 1 t Hs ltac:(lra) Ht) as A. pose proof (slack_nonneg (1 - s) t 1 ltac:(lra) Ht ltac:(lra)) as B.
+  pose proof (slack_nonneg s 1 t Hs ltac:(lra) Ht) as A. pose proof (slack_nonneg (1
+    - s) t 1 ltac:(lra) Ht ltac:(lra)) as B.
   pose proof (Rmult_le_pos _ _ A B). lra.
 Qed.
 
-Lemma split_ordered : forall s a b, 0.29 <= s <= 0.71 -> -1 <= a <= 1 -> b ^ 2 <= a ^ 2 -> 0 <= degree_2 s a b + degree_4 s a b.
+Lemma split_ordered : forall s a b, 0.29 <= s <= 0.71 -> -1 <= a <= 1 -> b ^ 2 <= a ^ 2 -> 0
+  <= degree_2 s a b + degree_4 s a b.
 Proof.
   intros s a b Hs Ha Hb. destruct (Req_dec a 0) as [-> | Z].
   - assert (b = 0) by nra. subst. unfold degree_2, degree_4. lra.
@@ -158,7 +163,9 @@ Proof.
   set (a := << u, v >>) in *. set (b := << v, w >>) in *.
   assert (Ba : -1 <= a <= 1) by nra. assert (Bb : -1 <= b <= 1) by nra.
   assert (Hd0 : 0 <= (b - a) ^ 2) by apply pow2_ge_0.
-  assert (Hd : (b - a) ^ 2 <= 4) by (pose proof (pow2_ge_0 (a + b)); pose proof (Rmult_le_pos (1 - a) (1 + a) ltac:(lra) ltac:(lra)); pose proof (Rmult_le_pos (1 - b) (1 + b) ltac:(lra) ltac:(lra)); lra).
+  assert (Hd : (b - a) ^ 2 <= 4) by (pose proof (pow2_ge_0 (a + b));
+    pose proof (Rmult_le_pos (1 - a) (1 + a) ltac:(lra) ltac:(lra));
+    pose proof (Rmult_le_pos (1 - b) (1 + b) ltac:(lra) ltac:(lra)); lra).
   assert (F1 : 0 <= 1 - (b - a) ^ 2 * S1 ^ 2 / 4).
   { assert (0 <= (b - a) ^ 2 * a ^ 2) by (apply Rmult_le_pos; [easy | apply pow2_ge_0]). rewrite Q1. lra. }
   assert (F2 : 0 <= 1 - (b - a) ^ 2 * S2 ^ 2 / 4).
@@ -179,7 +186,8 @@ Proof.
     - pose proof (Rmult_le_pos (1 - a) (1 + b) ltac:(lra) ltac:(lra)). pose proof (pow2_ge_0 b). lra.
     - pose proof (Rmult_le_pos (1 + a) (1 - b) ltac:(lra) ltac:(lra)). pose proof (pow2_ge_0 b). lra. }
   (* The split of (s_2' - s_1')^2 between the pairs. *)
-  assert (Split : 0 <= (E1 + a * (a - b) - S1 ^ 2) * t1 ^ 2 + 2 * (S1 * S2) * (t1 * t2) + (E2 + b * (b - a) - S2 ^ 2) * t2 ^ 2).
+  assert (Split : 0 <= (E1 + a * (a - b) - S1 ^ 2) * t1 ^ 2 + 2 * (S1 * S2) * (t1 * t2) + (E2 + b * (b - a)
+    - S2 ^ 2) * t2 ^ 2).
   { pose proof (slack_nonneg (p + q) a b Hs Ba Bb) as A.
     pose proof (slack_nonneg (1 - (p + q)) b a ltac:(lra) Bb Ba) as B.
     pose proof (split_nonneg (p + q) a b Hs Ba Bb) as AB.
@@ -194,12 +202,15 @@ Proof.
       replace (((1 - (b - a) ^ 2 * S2 ^ 2 / 4) / (q + r) + b * (b - a) - S2 ^ 2) * (q + r))
         with (1 - (b - a) ^ 2 * S2 ^ 2 / 4 + (b * (b - a) - S2 ^ 2) * (q + r)) by (field; lra).
       rewrite Q2. unfold slack. pose proof (Rmult_le_pos _ _ Hd0 (pow2_ge_0 b)). lra. }
-    assert (A' : 0 <= slack (p + q) a b / (p + q)) by (apply Rmult_le_pos; [easy | apply Rlt_le, Rinv_0_lt_compat; lra]).
-    assert (B' : 0 <= slack (1 - (p + q)) b a / (q + r)) by (apply Rmult_le_pos; [easy | apply Rlt_le, Rinv_0_lt_compat; lra]).
+    assert (A' : 0 <= slack (p + q) a b / (p + q)) by (apply Rmult_le_pos; [easy | apply Rlt_le, Rinv_0_lt_compat;
+      lra]).
+    assert (B' : 0 <= slack (1 - (p + q)) b a / (q + r)) by (apply Rmult_le_pos;
+      [easy | apply Rlt_le, Rinv_0_lt_compat; lra]).
     apply binary_form; [lra | lra |].
     apply Rle_trans with (slack (p + q) a b / (p + q) * (slack (1 - (p + q)) b a / (q + r))).
     - replace ((S1 * S2) ^ 2) with (S1 ^ 2 * S2 ^ 2) by ring. rewrite Q1, Q2.
-      replace (q + r) with (1 - (p + q)) by lra. apply (Rmult_le_reg_l ((p + q) * (1 - (p + q)))); [apply Rmult_lt_0_compat; lra |].
+      replace (q + r) with (1 - (p + q)) by lra. apply (Rmult_le_reg_l ((p + q) * (1 - (p + q))));
+        [apply Rmult_lt_0_compat; lra |].
       replace ((p + q) * (1 - (p + q)) * (slack (p + q) a b / (p + q) * (slack (1 - (p + q)) b a / (1 - (p + q)))))
         with (slack (p + q) a b * slack (1 - (p + q)) b a) by (field; lra). exact AB.
     - apply Rmult_le_compat; assumption. }
@@ -235,13 +246,16 @@ Proof.
   2: { intros t Ht. unfold y. now rewrite (proj2 (Nat.ltb_lt t (N - 2)) Ht). }
   assert (G : forall n, sum n (fun t => y t * (f t + 2 * f (S t) + f (S (S t))))
     = sum n (fun t => adjoint N z t * f t)
-      + match n with O => 0 | S p => (2 * y p + match p with O => 0 | S o => y o end) * f (S p) + y p * f (S (S p)) end).
+      + match n with O => 0 | S p => (2 * y p + match p with O => 0 | S o => y o end) * f (S p) + y p * f (S (S p))
+          end).
   { induction n; [simpl; ring |]. rewrite !sum_S, IHn.
     change (adjoint N z n) with
       (y n + match n with O => 0 | S p => 2 * y p + match p with O => 0 | S o => y o end end).
     destruct n as [| [| n]]; ring. }
-  assert (Y : forall i, (N - 2 <= i)%nat -> y i = 0) by (intros i Hi; unfold y; now rewrite (proj2 (Nat.ltb_ge i (N - 2)) Hi)).
-  assert (Tail : sum N (fun t => y t * (f t + 2 * f (S t) + f (S (S t)))) = sum (N - 2) (fun t => y t * (f t + 2 * f (S t) + f (S (S t))))).
+  assert (Y : forall i, (N - 2 <= i)%nat -> y i = 0) by (intros i Hi; unfold y;
+    now rewrite (proj2 (Nat.ltb_ge i (N - 2)) Hi)).
+  assert (Tail : sum N (fun t => y t * (f t + 2 * f (S t) + f (S (S t)))) = sum (N
+    - 2) (fun t => y t * (f t + 2 * f (S t) + f (S (S t))))).
   { replace N with (S (S (N - 2))) at 1 by lia. rewrite !sum_S, !Y by lia. ring. }
   rewrite <- Tail, G. destruct N as [| [| M]]; try lia. rewrite !Y by lia. ring.
 Qed.
@@ -256,14 +270,17 @@ Theorem upper_curvature : forall (v : nat -> R) K m (F x : nat -> V), balanced N
   (forall t, (t < N)%nat -> adjoint N (second_sum v) t <= K * v t) -> 0 < m -> norms_at_least N m F ->
   hessian_form N F x <= 2 / INR (N - 2) * K / m ^ 2 * sum N (fun t => << x t, x t >>).
 Proof.
-  intros v K m F x [Hv Hb] HK Hm H. pose proof (norms_no_zero_frame N m F Hm H) as Z. pose proof (count_pos N three) as P.
+  intros v K m F x [Hv Hb] HK Hm H. pose proof (norms_no_zero_frame N m F Hm H) as Z.
+  pose proof (count_pos N three) as P.
   rewrite hessian_triples by easy. unfold Rdiv. rewrite !Rmult_assoc.
   apply Rmult_le_compat_l; [lra |]. apply Rmult_le_compat_l; [apply Rlt_le, Rinv_0_lt_compat; lra |].
   set (xi := fun t => / len (F t) [*] x t).
   apply Rle_trans with (sum (N - 2) (fun t => second_sum v t *
-    (<< xi t, xi t >> / v t + 2 * (<< xi (S t), xi (S t) >> / v (S t)) + << xi (S (S t)), xi (S (S t)) >> / v (S (S t))))).
+    (<< xi t, xi t >> / v t + 2 * (<< xi (S t), xi (S t) >> / v (S t)) + << xi (S (S t)),
+      xi (S (S t)) >> / v (S (S t))))).
   - apply sum_le. intros t Ht. destruct (Hb t Ht) as (B1 & B2 & B3 & B4).
-    pose proof (Hv t ltac:(lia)) as V1. pose proof (Hv (S t) ltac:(lia)) as V2. pose proof (Hv (S (S t)) ltac:(lia)) as V3.
+    pose proof (Hv t ltac:(lia)) as V1. pose proof (Hv (S t) ltac:(lia)) as V2.
+    pose proof (Hv (S (S t)) ltac:(lia)) as V3.
     assert (W : 0 < second_sum v t) by (unfold second_sum; lra).
     assert (Half : forall a, 0 < a -> a <= second_sum v t / 2 -> 0 < a / second_sum v t <= 1 / 2).
     { intros c Hc1 Hc2. split; [now apply Rdiv_lt_0_compat |]. apply Rle_div_l; lra. }
@@ -278,15 +295,18 @@ Proof.
       replace ((v t + v (S t)) / second_sum v t * second_sum v t) with (v t + v (S t)) by (field; lra); lra.
     + right. field. lra.
   - rewrite (adjoint_sum N (second_sum v) (fun t => << xi t, xi t >> / v t)) by easy.
-    rewrite <- Rmult_assoc, <- sum_scale. apply sum_le. intros t Ht. pose proof (Hv t Ht) as V1. pose proof (H t Ht) as G.
+    rewrite <- Rmult_assoc, <- sum_scale. apply sum_le. intros t Ht. pose proof (Hv t Ht) as V1.
+    pose proof (H t Ht) as G.
     pose proof (inner_pos _ (x t)) as I.
     apply Rle_trans with (K * << xi t, xi t >>).
     + replace (K * << xi t, xi t >>) with (K * v t * (<< xi t, xi t >> / v t)) by (field; lra).
-      apply Rmult_le_compat_r; [| now apply HK]. apply Rmult_le_pos; [apply inner_pos | apply Rlt_le, Rinv_0_lt_compat; lra].
+      apply Rmult_le_compat_r; [| now apply HK]. apply Rmult_le_pos;
+        [apply inner_pos | apply Rlt_le, Rinv_0_lt_compat; lra].
     + assert (K0 : 0 <= K).
       { apply (Rmult_le_reg_r (v t)); [easy |]. rewrite Rmult_0_l. eapply Rle_trans; [| apply (HK t Ht)].
         assert (S0 : forall i, (i < N - 2)%nat -> 0 <= second_sum v i).
-        { intros i Hi. unfold second_sum. pose proof (Hv i ltac:(lia)). pose proof (Hv (S i) ltac:(lia)). pose proof (Hv (S (S i)) ltac:(lia)). lra. }
+        { intros i Hi. unfold second_sum. pose proof (Hv i ltac:(lia)). pose proof (Hv (S i) ltac:(lia)).
+          pose proof (Hv (S (S i)) ltac:(lia)). lra. }
         assert (Y0 : forall i, 0 <= (if Nat.ltb i (N - 2) then second_sum v i else 0)).
         { intros i. destruct (Nat.ltb_spec i (N - 2)); [now apply S0 | lra]. }
         unfold adjoint. destruct t as [| [| t]].
@@ -294,7 +314,8 @@ Proof.
         - pose proof (Y0 0%nat). pose proof (Y0 1%nat). lra.
         - pose proof (Y0 t). pose proof (Y0 (S t)). pose proof (Y0 (S (S t))). lra. }
       rewrite Rmult_assoc. apply Rmult_le_compat_l; [exact K0 |]. unfold xi. expand_inner.
-      replace (/ len (F t) * (/ len (F t) * << x t, x t >>)) with (/ (len (F t) * len (F t)) * << x t, x t >>) by (field; lra).
+      replace (/ len (F t) * (/ len (F t) * << x t, x t >>)) with (/ (len (F t) * len (F t)) * << x t, x t >>)
+        by (field; lra).
       apply Rmult_le_compat_r; [easy |]. apply Rinv_le_contravar; nra.
 Qed.
 
@@ -357,13 +378,15 @@ Proof. intros. apply len_of_square; [lra | apply steepest_square]. Qed.
 
 Lemma steepest_cosine : forall t, cosine steepest t = 0.
 Proof.
-  intros. unfold cosine, similarity, steepest. expand_inner. destruct (quarter_products t) as [_ [_ ->]]. unfold Rdiv. ring.
+  intros. unfold cosine, similarity, steepest. expand_inner. destruct (quarter_products t) as [_ [_ ->]]. unfold Rdiv.
+  ring.
 Qed.
 
 Lemma steepest_cosine' : forall z t, cosine' steepest (steepest_direction z) t = (z t - z (S t)) / m.
 Proof.
   intros. unfold cosine', similarity'. change (similarity (steepest t) (steepest (S t))) with (cosine steepest t).
-  rewrite steepest_cosine, Rmult_0_l, !steepest_norm. unfold steepest, steepest_direction. rewrite quarter_step. expand_inner.
+  rewrite steepest_cosine, Rmult_0_l, !steepest_norm. unfold steepest, steepest_direction. rewrite quarter_step.
+  expand_inner.
   destruct (quarter_products t) as (A & B & C). rewrite A, B. field. lra.
 Qed.
 
@@ -383,96 +406,3 @@ Proof.
 Qed.
 
 End Steepest.
-
-(** ** Certificates in integers, as in Constants.v *)
-
-Definition second_Z (v : list Z) (t : nat) : Z := (entry v t + 2 * entry v (S t) + entry v (S (S t)))%Z.
-Definition adjoint_Z (v : list Z) (t : nat) : Z :=
-  let inside i := if Nat.ltb i (length v - 2) then second_Z v i else 0%Z in
-  (inside t + match t with O => 0 | S p => 2 * inside p + match p with O => 0 | S o => inside o end end)%Z.
-
-Definition balanced_check (v : list Z) : bool :=
-  andb (forallb (fun t => 0 <? entry v t)%Z (seq 0 (length v)))
-    (forallb (fun t => andb (andb (2 * entry v t <=? second_Z v t)%Z (2 * entry v (S (S t)) <=? second_Z v t)%Z)
-                        (andb (29 * second_Z v t <=? 100 * (entry v t + entry v (S t)))%Z
-                              (100 * (entry v t + entry v (S t)) <=? 71 * second_Z v t)%Z)) (seq 0 (length v - 2))).
-Definition second_upper_check (v : list Z) (num den : Z) : bool :=
-  forallb (fun t => (den * adjoint_Z v t <=? num * entry v t)%Z) (seq 0 (length v)).
-Definition second_lower_check (v : list Z) (num den : Z) : bool :=
-  (num * sum_Z (length v) (fun t => entry v t * entry v t)
-   <=? den * sum_Z (length v - 2) (fun t => second_Z v t * second_Z v t))%Z.
-
-Lemma second_Z_correct : forall v t, IZR (second_Z v t) = second_sum (fun i => IZR (entry v i)) t.
-Proof. intros. unfold second_Z, second_sum. now rewrite !plus_IZR, mult_IZR. Qed.
-
-Lemma adjoint_Z_correct : forall v t,
-  IZR (adjoint_Z v t) = adjoint (length v) (second_sum (fun i => IZR (entry v i))) t.
-Proof.
-  intros v t.
-  assert (I : forall i, IZR (if Nat.ltb i (length v - 2) then second_Z v i else 0%Z)
-    = if Nat.ltb i (length v - 2) then second_sum (fun j => IZR (entry v j)) i else 0).
-  { intros i. destruct (Nat.ltb i (length v - 2)); [apply second_Z_correct | reflexivity]. }
-  unfold adjoint_Z, adjoint. cbv zeta. rewrite plus_IZR, I. f_equal. destruct t as [| p]; [reflexivity |].
-  rewrite plus_IZR, mult_IZR, I. f_equal. destruct p as [| o]; [reflexivity | apply I].
-Qed.
-
-Lemma balanced_check_correct : forall v, balanced_check v = true -> balanced (length v) (fun i => IZR (entry v i)).
-Proof.
-  intros v H. unfold balanced_check in H. apply andb_prop in H. destruct H as [A B]. rewrite forallb_forall in A, B. split.
-  - intros t Ht. specialize (A t). rewrite in_seq in A. specialize (A ltac:(lia)). now apply Z.ltb_lt, IZR_lt in A.
-  - intros t Ht. specialize (B t). rewrite in_seq in B. specialize (B ltac:(lia)).
-    repeat (apply andb_prop in B; destruct B as [B ?B]). apply andb_prop in B0. destruct B0 as [B0 B2].
-    apply Z.leb_le, IZR_le in B. apply Z.leb_le, IZR_le in B1. apply Z.leb_le, IZR_le in B0. apply Z.leb_le, IZR_le in B2.
-    rewrite ?mult_IZR, ?plus_IZR, ?second_Z_correct in *. repeat split; lra.
-Qed.
-
-(** The largest curvature of N frames of norm at least m lies in [low/den, high/den] / m^2: nothing exceeds the upper end,
-    and some frames of norm m reach the lower one. *)
-Theorem upper_curvature_enclosed : forall (V : space) (e1 e2 : V) v low high den m, orthonormal e1 e2 -> 0 < m ->
-  (3 <= length v)%nat -> (0 < den)%Z -> balanced_check v = true ->
-  second_upper_check v (high * (Z.of_nat (length v) - 2)) (2 * den) = true ->
-  second_lower_check v (low * (Z.of_nat (length v) - 2)) (2 * den) = true ->
-  (forall F x : nat -> V, norms_at_least (length v) m F ->
-     hessian_form (length v) F x <= IZR high / IZR den / m ^ 2 * sum (length v) (fun t => << x t, x t >>)) /\
-  (exists F x : nat -> V, norms_at_least (length v) m F /\ 0 < sum (length v) (fun t => << x t, x t >>) /\
-     IZR low / IZR den / m ^ 2 * sum (length v) (fun t => << x t, x t >>) <= hessian_form (length v) F x).
-Proof.
-  intros V e1 e2 v low high den m O Hm H3 Hd B U L. set (N := length v) in *. pose proof (count_pos N H3) as P.
-  assert (E : IZR (Z.of_nat N - 2) = INR (N - 2)) by (rewrite INR_IZR_INZ; f_equal; lia).
-  apply IZR_lt in Hd. pose proof (balanced_check_correct v B) as Bal. fold N in Bal.
-  set (r := fun i => IZR (entry v i)) in *. assert (Pos : forall t, (t < N)%nat -> 0 < r t) by apply Bal. split.
-  - intros F x H.
-    replace (IZR high / IZR den / m ^ 2) with (2 / INR (N - 2) * (IZR high * INR (N - 2) / (2 * IZR den)) / m ^ 2) by (field; lra).
-    apply (upper_curvature N H3 r); try easy. intros t Ht.
-    unfold second_upper_check in U. rewrite forallb_forall in U. specialize (U t). rewrite in_seq in U. specialize (U ltac:(fold N; lia)).
-    apply Z.leb_le, IZR_le in U. rewrite !mult_IZR, adjoint_Z_correct, E in U. fold N r in U.
-    apply (Rmult_le_reg_l (2 * IZR den)); [lra |].
-    replace (2 * IZR den * (IZR high * INR (N - 2) / (2 * IZR den) * r t)) with (IZR high * INR (N - 2) * r t) by (field; lra). exact U.
-  - exists (steepest e1 e2 m), (steepest_direction e1 e2 (fun t => alternating t * r t)).
-    destruct (steepest_hessian N H3 e1 e2 O m Hm (fun t => alternating t * r t)) as [HH HX].
-    assert (X : sum N (fun t => alternating t * r t * (alternating t * r t)) = sum N (fun t => r t * r t)).
-    { apply sum_ext. intros t _. pose proof (alternating_square t) as A.
-      replace (alternating t * r t * (alternating t * r t)) with (alternating t * alternating t * (r t * r t)) by ring.
-      rewrite A. ring. }
-    split; [| split].
-    + intros t _. rewrite steepest_norm by easy. lra.
-    + rewrite HX, X. destruct N as [| [| n]]; try lia. rewrite sum_S.
-      pose proof (sum_nonneg (S n) (fun t => r t * r t) (fun i _ => Rle_0_sqr (r i))) as S0.
-      pose proof (Pos (S n) ltac:(lia)) as S1. pose proof (Rmult_lt_0_compat _ _ S1 S1). lra.
-    + rewrite HX, HH, X.
-      rewrite (sum_ext (N - 2) _ (fun t => second_sum r t * second_sum r t)).
-      2: { intros t _. simpl alternating. pose proof (alternating_square t) as A. unfold second_sum.
-           match goal with |- ?a = _ => replace a with (alternating t * alternating t * (r t + 2 * r (S t) + r (S (S t))) ^ 2) by ring end.
-           rewrite A. ring. }
-      unfold second_lower_check in L. apply Z.leb_le, IZR_le in L. rewrite !mult_IZR, !sum_Z_correct, E in L. fold N in L.
-      rewrite (sum_ext N _ (fun t => r t * r t)) in L by (intros; apply mult_IZR).
-      rewrite (sum_ext (N - 2) _ (fun t => second_sum r t * second_sum r t)) in L.
-      2: { intros t _. rewrite mult_IZR, second_Z_correct. reflexivity. }
-      assert (M2 : 0 < m ^ 2) by now apply pow_lt.
-      apply (Rmult_le_reg_l (2 * IZR den * INR (N - 2) * m ^ 2)).
-      { repeat apply Rmult_lt_0_compat; lra. }
-      match goal with |- ?a <= ?b =>
-        replace a with (2 * (IZR low * INR (N - 2) * sum N (fun t => r t * r t))) by (field; lra);
-        replace b with (2 * (2 * IZR den * sum (N - 2) (fun t => second_sum r t * second_sum r t))) by (field; lra) end.
-      lra.
-Qed.

@@ -1,25 +1,30 @@
 """Let Coq prove that the numbers which Python's functions return are those of the theorems.
 
-Each function here writes a lemma that encloses the constant of a theorem, taken for one size, in an interval around the number that Python
-returned, as wide as the rounding of Python's computation allows. Coq proves the lemma or refuses it. Hints such as a computed eigenvector
-need no trust: Coq checks the inequality that they are a witness for.
+Each function here writes a lemma that encloses the constant of a theorem, taken for one size, in an interval around the
+number that Python returned, as wide as the rounding of Python's computation allows. Coq proves the lemma or refuses it.
+Hints such as a computed eigenvector need no trust: Coq checks the inequality that they are a witness for.
 """
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+import jax.numpy as jnp
 import numpy as np
 
 from theory.descent.landscape import least_critical_value
 from theory.inversion.fixed_point import fixed_point_bound
 from theory.inversion.round_trip import round_trip_bound
 from theory.rounding import relative_budget
+from theory.temporal_loss import instances, temporal_loss
 from theory.temporal_loss.bounded_norms import exact_quotient
 from theory.temporal_loss.hessian import hessian_constant
 from theory.temporal_loss.upper_curvature import upper_curvature_constant
 
 HEADER = """From Coq Require Import Reals ZArith List Lra Lia.
-From framebound Require Import Inner RoundTrip FixedPoint TemporalLoss Hessian Constants UpperCurvature Landscape BoundedNorms.
+From Interval Require Import Tactic.
+From framebound Require Import Inner RoundTrip FixedPoint TemporalLoss Hessian Landscape BoundedNorms.
+From framebound Require Import Constants UpperCurvature CurvatureCertificate.
 Import ListNotations.
 Open Scope R_scope.
 """
@@ -55,29 +60,33 @@ def perron_vector(num_frames: int) -> list[int]:
 def hessian_constant_lemma(num_frames: int, value: float | None = None) -> str:
     """C_N lies where `hessian_constant` says; `value` puts another number in its place.
 
-    The top eigenvalue of a symmetric matrix of order N comes with an error of at most about N^2 roundings of its norm, and so does the
-    certificate, whose entries may be small: 16 N^2 for both.
+    The top eigenvalue of a symmetric matrix of order N comes with an error of at most about N^2 roundings of its norm,
+    and so does the certificate, whose entries may be small: 16 N^2 for both.
     """
     low, high = _enclosing(hessian_constant(num_frames) if value is None else value, 16 * num_frames**2)
     vector = "; ".join(map(str, perron_vector(num_frames)))
     # Outwards, so that the integers' interval holds the rational one.
-    ends = f"{(low * SCALE).__floor__()} {(high * SCALE).__ceil__()} {SCALE}"
+    bottom, top = math.floor(low * SCALE), math.ceil(high * SCALE)
     return f"""
 Lemma hessian_constant_{num_frames} :
-  IZR {ends.split()[0]} / IZR {SCALE} <= hessian_constant {num_frames} <= IZR {ends.split()[1]} / IZR {SCALE}.
+  IZR {bottom} / IZR {SCALE} <= hessian_constant {num_frames} <= IZR {top} / IZR {SCALE}.
 Proof.
-  apply (hessian_constant_enclosed [{vector}]%Z {ends}); [simpl; lia | lia | vm_compute; reflexivity | vm_compute; reflexivity].
+  apply (hessian_constant_enclosed [{vector}]%Z {bottom} {top} {SCALE});
+  [simpl; lia | lia | vm_compute; reflexivity | vm_compute; reflexivity].
 Qed.
 """
 
 
 def upper_curvature_lemma(num_frames: int, value: float | None = None) -> str:
-    """The largest curvature of frames of norm at least 1 lies where `upper_curvature_constant` says: no curvature is above the upper end of
-    the interval, and explicit frames reach the lower end. `value` puts another number in the constant's place."""
+    """The largest curvature of frames of norm at least 1 lies where `upper_curvature_constant` says.
+
+    No curvature is above the upper end of the interval, and explicit frames reach the lower end. `value` puts another
+    number in the constant's place.
+    """
     low, high = _enclosing(upper_curvature_constant(num_frames) if value is None else value, 16 * num_frames**2)
     differences = np.abs(np.diff(np.eye(num_frames), n=2, axis=0))
     vector = "; ".join(map(str, _integers(np.linalg.eigh(differences.T @ differences)[1][:, -1])))
-    bottom, top = (low * SCALE).__floor__(), (high * SCALE).__ceil__()
+    bottom, top = math.floor(low * SCALE), math.ceil(high * SCALE)
     return f"""
 Lemma upper_curvature_{num_frames} : forall (V : space) (e1 e2 : V), orthonormal e1 e2 ->
   (forall F x : nat -> V, norms_at_least {num_frames} 1 F ->
@@ -91,9 +100,52 @@ Qed.
 """
 
 
-def round_trip_bound_lemma(index: int, defects: Sequence[float], growth: Sequence[float], value: float | None = None) -> str:
+def _frames(frames: np.ndarray) -> str:
+    """Integer vectors as a sequence in R^d; beyond the last one there is nothing that a lemma looks at."""
+    rows = "; ".join("[" + "; ".join(f"({int(entry)})" for entry in row) + "]" for row in frames)
+    return f"(fun t i => nth i (nth t [{rows}] []) 0)"
+
+
+def temporal_loss_lemma(index: int, frames: np.ndarray, value: float | None = None) -> str:
+    """L(F) of integer frames lies where `temporal_loss` says; `value` puts another number in its place."""
+    num_frames, dimension = frames.shape
+    computed = float(temporal_loss(frames.astype(float))) if value is None else value
+    # At the size of the operands: no loss is above 4.
+    slack = Fraction(4 * relative_budget(16 * (num_frames + dimension)))
+    return f"""
+Lemma temporal_loss_{index} : {_real(Fraction(computed) - slack)}
+  <= loss {num_frames} ({_frames(frames)} : nat -> euclidean {dimension}) <= {_real(Fraction(computed) + slack)}.
+Proof. unfold loss, cosine, similarity, len; simpl; split; interval with (i_prec 90). Qed.
+"""
+
+
+def hessian_form_lemma(index: int, frames: np.ndarray, direction: np.ndarray, value: float | None = None) -> str:
+    """x^T H x of integer frames and an integer direction lies where the Hessian of the Python loss says."""
+    num_frames, dimension = frames.shape
+    flat = direction.astype(float).ravel()
+    hessian = np.asarray(instances.dense_hessian(jnp.asarray(frames.astype(float))))
+    computed = float(flat @ hessian @ flat) if value is None else value
+    least = float(np.min(np.linalg.norm(frames, axis=1)))
+    size = hessian_constant(num_frames) / least**2 * float(flat @ flat)
+    slack = Fraction(size * relative_budget(instances.operations(num_frames=num_frames, dimension=dimension)))
+    vectors = f"({_frames(frames)} : nat -> euclidean {dimension}) {_frames(direction)}"
+    return f"""
+Lemma hessian_form_{index} : {_real(Fraction(computed) - slack)}
+  <= hessian_form {num_frames} {vectors} <= {_real(Fraction(computed) + slack)}.
+Proof.
+  unfold hessian_form, cosine, cosine', cosine'', similarity'', similarity', similarity, len; simpl; split;
+  interval with (i_prec 90).
+Qed.
+"""
+
+
+def round_trip_bound_lemma(
+    index: int, defects: Sequence[float], growth: Sequence[float], value: float | None = None
+) -> str:
     """sum_k d_k prod_(j<k) g_j lies where `round_trip_bound` says, for these numbers."""
-    low, high = _enclosing(float(round_trip_bound(np.asarray(defects), np.asarray(growth))) if value is None else value, 2 * len(defects))
+    low, high = _enclosing(
+        float(round_trip_bound(np.asarray(defects), np.asarray(growth))) if value is None else value, 2 * len(defects)
+    )
 
     def sequence(numbers: Sequence[float]) -> str:
         return "fun k => nth k [" + "; ".join(_real(number) for number in numbers) + "] 0"
@@ -106,7 +158,7 @@ Proof. unfold round_trip_bound; simpl; split; lra. Qed.
 
 
 def fixed_point_lemma(index: int, contraction: float, increment: float, iterations: int) -> str:
-    """q^j/(1-q) ||y^(1) - y^(0)|| lies where `fixed_point_bound` says: the right side of FixedPoint.fixed_point_bound."""
+    """q^j/(1-q) ||y^(1) - y^(0)||, of FixedPoint.fixed_point_bound, lies where `fixed_point_bound` says."""
     low, high = _enclosing(float(fixed_point_bound(contraction, increment, iterations)), 2 * iterations + 8)
     ratio = f"{_real(contraction)} ^ {iterations} / (1 - {_real(contraction)}) * {_real(increment)}"
     return f"\nLemma fixed_point_{index} : {_real(low)} <= {ratio} <= {_real(high)}.\nProof. simpl; split; lra. Qed.\n"

@@ -1,4 +1,4 @@
-"""Run Coq on the proofs: compile them, kept between runs by their content, and list the axioms that each theorem rests on."""
+"""Run Coq on the proofs: compile them, kept between runs by their content, and list the axioms that they rest on."""
 
 import functools
 import hashlib
@@ -25,15 +25,15 @@ CLASSICAL_REALS = frozenset(
         "Classical_Prop.classic",
     }
 )
-"""The axioms of the real numbers of Coq's standard library: two forms of excluded middle, excluded middle itself, and that functions with
-equal values are equal."""
+"""The axioms of the real numbers of Coq's standard library: two forms of excluded middle, excluded middle itself, and
+that functions with equal values are equal."""
 
 MACHINE_INTEGERS = re.compile(r"(PrimInt63|Uint63)\.\w+")
 """Coq's 63-bit integers and their specification, which interval arithmetic and evaluated certificates use."""
 
 FORBIDDEN = re.compile(
-    r"\b(Admitted|admit|give_up|Axioms?|Parameters?|Conjectures?|Abort|bypass_check|Guard\s+Checking|Positivity\s+Checking"
-    r"|Universe\s+Checking|Add\s+LoadPath|Add\s+ML\s+Path|Declare\s+ML\s+Module|Load)\b"
+    r"\b(Admitted|admit|give_up|Axioms?|Parameters?|Conjectures?|Abort|bypass_check|Guard\s+Checking"
+    r"|Positivity\s+Checking|Universe\s+Checking|Add\s+LoadPath|Add\s+ML\s+Path|Declare\s+ML\s+Module|Load)\b"
 )
 
 
@@ -83,7 +83,9 @@ def forbidden_words(source: str) -> list[str]:
 
 def requirements(source: str) -> list[str]:
     """The files of this folder that a source imports."""
-    imports = re.findall(rf"From\s+{LOGICAL_NAME}\s+Require\s+(?:Import\s+|Export\s+)?([\w\s]+)\.", without_comments(source))
+    imports = re.findall(
+        rf"From\s+{LOGICAL_NAME}\s+Require\s+(?:Import\s+|Export\s+)?([\w\s]+)\.", without_comments(source)
+    )
     return [name for names in imports for name in names.split()]
 
 
@@ -115,7 +117,7 @@ def read_sources(folder: Path = SOURCES) -> dict[str, str]:
 
 
 def cache_folder() -> Path:
-    """Where compiled proofs are kept: `framebound/formal` in $XDG_CACHE_HOME or ~/.cache. Removing it is always safe."""
+    """Where compiled proofs are kept: framebound/formal in $XDG_CACHE_HOME or ~/.cache. Removing it is always safe."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "framebound" / "formal"
 
 
@@ -159,7 +161,9 @@ def compile_proofs(build: Path, sources: Mapping[str, str] | None = None, cache:
     for name, source in sources.items():
         words = forbidden_words(source)
         if words:
-            raise ProofError(f"{name}.v holds {', '.join(sorted(set(words)))}: nothing may be assumed, and no check switched off")
+            raise ProofError(
+                f"{name}.v holds {', '.join(sorted(set(words)))}: nothing may be assumed, and no check switched off"
+            )
         (build / f"{name}.v").write_text(source, encoding="utf-8")
     groups = in_order(sources)
     keys = _keys(sources, groups)
@@ -174,7 +178,9 @@ def run_query(build: Path, query: str) -> str:
     Raises:
         ProofError: Coq refuses the commands.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".v", prefix="Query", dir=build, delete=False, encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", suffix=".v", prefix="Query", dir=build, delete=False, encoding="utf-8"
+    ) as file:
         file.write(query)
     result = _coqc(Path(file.name).name, build)
     if result.returncode:
@@ -193,7 +199,8 @@ def axioms(build: Path, theorems: Iterable[tuple[str, str]]) -> frozenset[str]:
     names = sorted({f"{file}.{name}" for file, name in theorems})
     files = sorted({name.split(".")[0] for name in names})
     terms = ", ".join(f"@{name}" for name in names)
-    query = f"From {LOGICAL_NAME} Require {' '.join(files)}.\nDefinition together := ({terms}, tt).\nPrint Assumptions together.\n"
+    query = f"From {LOGICAL_NAME} Require {' '.join(files)}.\nDefinition together := ({terms}, tt).\n"
+    query += "Print Assumptions together.\n"
     output = run_query(build, query)
     if output.strip() == "Closed under the global context":
         return frozenset()

@@ -1,6 +1,7 @@
-"""The machine-checked proofs: they compile, rest on the axioms of the real numbers alone, and their constants are those of the Python functions.
+"""The machine-checked proofs: they compile, rest on the axioms of the real numbers, and have the constants of Python.
 
-Where Coq is not installed the tests are skipped with the command that installs it; where the environment variable CI is set they fail instead.
+Where Coq is not installed the tests are skipped with the command that installs it; where the environment variable CI is
+set they fail instead.
 """
 
 import os
@@ -12,6 +13,7 @@ import pytest
 
 from theory.formal import FORMAL, certificates, coq
 from theory.rounding import relative_budget
+from theory.temporal_loss import temporal_loss
 from theory.temporal_loss.hessian import hessian_constant
 from theory.temporal_loss.upper_curvature import upper_curvature_constant
 
@@ -76,7 +78,10 @@ def test_constants_are_those_of_python(build):
     lemmas = [certificates.hessian_constant_lemma(size) for size in sizes]
     lemmas += [certificates.upper_curvature_lemma(size) for size in sizes]
     lemmas += [certificates.critical_value_lemma(size) for size in sizes]
-    lemmas += [certificates.quotient_lemma(size, radius / 64) for size, radius in zip(sizes, rng.integers(1, 640, 10).tolist(), strict=True)]
+    lemmas += [
+        certificates.quotient_lemma(size, radius / 64)
+        for size, radius in zip(sizes, rng.integers(1, 640, 10).tolist(), strict=True)
+    ]
     for index in range(10):
         steps = int(rng.integers(1, 9))
         defects, growth = rng.integers(0, 256, steps) / 64, rng.integers(32, 128, steps) / 64
@@ -84,6 +89,32 @@ def test_constants_are_those_of_python(build):
         contraction, increment = float(rng.integers(1, 60) / 64), float(rng.integers(1, 640) / 64)
         lemmas.append(certificates.fixed_point_lemma(index, contraction, increment, int(rng.integers(1, 13))))
     coq.run_query(build, certificates.HEADER + "".join(lemmas))
+
+
+def _drawn_frames(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Integer vectors between -9 and 9, none of them zero."""
+    frames = rng.integers(-9, 10, shape)
+    frames[..., 0] = np.where(frames[..., 0] == 0, 1, frames[..., 0])
+    return frames
+
+
+@needs_coq
+def test_the_loss_and_its_hessian_are_those_of_python(build):
+    """What the theorems call the loss, and its Hessian as a form, are what Python computes."""
+    rng = np.random.default_rng(SEED)
+    lemmas = []
+    for index, (num_frames, dimension) in enumerate([(3, 2), (4, 2), (3, 3), (5, 3)]):
+        frames, direction = _drawn_frames(rng, num_frames, dimension), rng.integers(-9, 10, (num_frames, dimension))
+        lemmas.append(certificates.temporal_loss_lemma(index, frames))
+        lemmas.append(certificates.hessian_form_lemma(index, frames, direction))
+    coq.run_query(build, certificates.HEADER + "".join(lemmas))
+    frames, direction = _drawn_frames(rng, 3, 2), rng.integers(1, 10, (3, 2))
+    for wrong in (
+        certificates.temporal_loss_lemma(0, frames, float(temporal_loss(frames.astype(float))) + 1e-12),
+        certificates.hessian_form_lemma(0, frames, direction, 0.125),
+    ):
+        with pytest.raises(coq.ProofError, match="Numerical evaluation failed"):
+            coq.run_query(build, certificates.HEADER + wrong)
 
 
 @needs_coq
@@ -108,19 +139,23 @@ def test_a_wrong_bound_is_refused(build):
     right = 1.0 + 2.0 * 1.5
     for wrong in (right * (1 + 1e-12), right * (1 - 1e-12)):
         with pytest.raises(coq.ProofError, match="Cannot find witness"):
-            coq.run_query(build, certificates.HEADER + certificates.round_trip_bound_lemma(0, [1.0, 2.0], [1.5, 7.0], wrong))
+            coq.run_query(
+                build, certificates.HEADER + certificates.round_trip_bound_lemma(0, [1.0, 2.0], [1.5, 7.0], wrong)
+            )
 
 
 PLANTED = {
     # A false statement with the proof of a true one.
     "the bound without its square": (
-        "From Coq Require Import Reals.\nFrom framebound Require Import Inner TemporalLoss Hessian.\nOpen Scope R_scope.\n"
+        "From Coq Require Import Reals.\nFrom framebound Require Import Inner TemporalLoss Hessian.\n"
+        "Open Scope R_scope.\n"
         "Theorem planted : forall (V : space) N (F x : nat -> V) m, (3 <= N)%nat -> 0 < m -> norms_at_least N m F ->\n"
         "  Rabs (hessian_form N F x) <= hessian_constant N / m * sum N (fun t => inner (x t) (x t)).\n"
         "Proof. intros. now apply hessian_bound. Qed.\n"
     ),
     "0.98 C_N": (
-        "From Coq Require Import Reals.\nFrom framebound Require Import Inner TemporalLoss Hessian.\nOpen Scope R_scope.\n"
+        "From Coq Require Import Reals.\nFrom framebound Require Import Inner TemporalLoss Hessian.\n"
+        "Open Scope R_scope.\n"
         "Theorem planted : forall (V : space) N (F x : nat -> V) m, (3 <= N)%nat -> 0 < m -> norms_at_least N m F ->\n"
         "  Rabs (hessian_form N F x) <= 0.98 * hessian_constant N / m ^ 2 * sum N (fun t => inner (x t) (x t)).\n"
         "Proof. intros. now apply hessian_bound. Qed.\n"
@@ -131,7 +166,9 @@ PLANTED = {
 @needs_coq
 @pytest.mark.parametrize("planted", PLANTED)
 def test_a_false_statement_is_refused(build, planted):
-    true_form = PLANTED[planted].replace("hessian_constant N / m *", "hessian_constant N / m ^ 2 *").replace("0.98 * ", "")
+    true_form = (
+        PLANTED[planted].replace("hessian_constant N / m *", "hessian_constant N / m ^ 2 *").replace("0.98 * ", "")
+    )
     coq.run_query(build, true_form)
     with pytest.raises(coq.ProofError, match="Coq refuses"):
         coq.run_query(build, PLANTED[planted])
@@ -172,7 +209,11 @@ def test_a_gap_is_noticed_among_the_axioms(build, text):
 
 
 def test_order_and_circles():
-    sources = {"A": "", "B": "From framebound Require Import A.", "C": "(* From framebound Require Import D. *) From framebound Require Import B\n A."}
+    sources = {
+        "A": "",
+        "B": "From framebound Require Import A.",
+        "C": "(* From framebound Require Import D. *) From framebound Require Import B\n A.",
+    }
     assert coq.in_order(sources) == [["A"], ["B"], ["C"]]
     with pytest.raises(coq.ProofError, match="circle"):
         coq.in_order({"A": "From framebound Require Import B.", "B": "From framebound Require Import A."})
@@ -182,7 +223,10 @@ def test_order_and_circles():
 
 @needs_coq
 def test_compiled_files_are_kept_by_content(tmp_path):
-    sources = {"A": "Definition one := 1.", "B": "From framebound Require Import A. Lemma same : one = 1. Proof. reflexivity. Qed."}
+    sources = {
+        "A": "Definition one := 1.",
+        "B": "From framebound Require Import A. Lemma same : one = 1. Proof. reflexivity. Qed.",
+    }
     cache = tmp_path / "cache"
     folders = [tmp_path / name for name in ("first", "second", "third")]
     for folder in folders:
