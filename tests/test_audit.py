@@ -116,7 +116,7 @@ class TestAudit:
         assert "samples with PNDMScheduler, another solver" in schedulers["answer"] and schedulers["verdict"] == "partly"
         # A PNDM scheduler clips nothing, so nothing was changed.
         assert not any("clip_sample" in line for line in schedulers["details"])
-        assert any("not audited: the pipeline's solver PNDMScheduler" in line for line in audited[0]["clip"]["notes"])
+        assert any("not audited: the pipeline's own sampler PNDMScheduler" in line for line in audited[0]["clip"]["notes"])
 
     @pytest.mark.parametrize("name", ["round_trip", "round_trip_off", "round_trip_mismatch", "round_trip_guided"])
     def test_bounds_hold(self, audited, name):

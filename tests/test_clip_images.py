@@ -2,6 +2,7 @@
 
 import io
 
+import av
 import numpy as np
 import pytest
 from clip_files import scene, sixteen_bit_png, write_images
@@ -185,6 +186,25 @@ def test_a_stack_or_animation_is_a_clip(tmp_path, suffix, in_a_folder):
     clip = read_clip(tmp_path if in_a_folder else path, max_frames=4)
     np.testing.assert_array_equal(clip.frames, (scene(4) / 255).astype(np.float32))
     assert clip.notes[0].startswith("the first 4 of 5 frames"), clip.notes
+
+
+def test_the_still_of_an_animated_png_is_no_frame(tmp_path):
+    still, *pages = [Image.fromarray(frame) for frame in scene(5)]
+    still.save(tmp_path / "clip.png", save_all=True, append_images=pages, default_image=True, duration=40)
+    clip = read_clip(tmp_path / "clip.png")
+    np.testing.assert_array_equal(clip.frames, (scene(5)[1:] / 255).astype(np.float32))
+
+
+def test_a_tiff_of_16_bits_in_colour_keeps_its_depth(tmp_path):
+    values = np.random.default_rng(2).integers(0, 65536, (24, 36, 3), dtype=np.uint16)
+    for index in range(3):
+        with av.open(str(tmp_path / f"{index}.tif"), "w", format="image2", options={"update": "1"}) as out:
+            stream = out.add_stream("tiff", rate=1)
+            stream.width, stream.height, stream.pix_fmt = 36, 24, "rgb48le"
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb48le")))
+            out.mux(stream.encode())
+    clip = read_clip(tmp_path)
+    np.testing.assert_allclose(clip.frames[0], values / 65535, rtol=0, atol=2e-7)
 
 
 def test_an_image_alone_is_one_frame(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from peft import LoHaConfig, LoKrConfig, get_peft_model
+from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import clip, stable_diffusion_pipeline
 
@@ -240,6 +240,29 @@ def test_the_network_is_that_of_diffusers(case, tmp_path):
     with editor.adapters(False):
         off, off_context = evaluate(editor.pipeline.unet, editor.pipeline.text_encoder, tokens, latents)
     assert torch.equal(off, base) and torch.equal(off_context, base_context), "off is the base network bit for bit"
+
+
+def test_a_file_that_diffusers_wrote_itself(tmp_path):
+    """With all of peft's settings in its header, most of them at their defaults."""
+    editor = Editor(stable_diffusion_pipeline(), dtype=torch.float64)
+    latents = editor.to_latents(clip(2, 16))
+    tokens = editor.pipeline.tokenizer("a", padding="max_length", max_length=16, return_tensors="pt").input_ids
+    writer = stable_diffusion_pipeline()
+    ends = list(ATTENTION)
+    config = LoraConfig(r=3, lora_alpha=7, target_modules=ends, init_lora_weights=False, rank_pattern={"attn2.to_k": 2})
+    torch.manual_seed(0)
+    writer.unet.add_adapter(config)
+    StableDiffusionPipeline.save_lora_weights(
+        tmp_path,
+        unet_lora_layers=get_peft_model_state_dict(writer.unet),
+        unet_lora_adapter_metadata={**config.to_dict(), "target_modules": ends},
+    )
+    theirs, _ = of_diffusers(tmp_path / "pytorch_lora_weights.safetensors", tokens, latents)
+    editor.load_adapter(tmp_path)
+    with editor.adapters(True):
+        ours, _ = evaluate(editor.pipeline.unet, editor.pipeline.text_encoder, tokens, latents)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11)
+    assert editor.lora_file.alpha_source == "metadata" and editor.lora_file.ranks == [2, 3]
 
 
 @pytest.mark.parametrize(

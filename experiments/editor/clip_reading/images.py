@@ -50,8 +50,10 @@ def open_pages(file: Path, remarks: Remarks) -> Source:
     """
     with _opened(file) as image:
         require_pixels(str(file), *image.size)
+        # An animated PNG may carry a picture for viewers that do not animate, which the others leave out.
+        first = 1 if image.info.get("default_image") else 0
         count = _count(image, file)
-    return Source("pages", count, "", _pages(file, count, remarks))
+    return Source("pages", count - first, "", _pages(file, range(first, count), remarks))
 
 
 def _series(files: Sequence[Path], remarks: Remarks) -> Iterator[Picture]:
@@ -73,13 +75,13 @@ def _series(files: Sequence[Path], remarks: Remarks) -> Iterator[Picture]:
         yield Picture(values, white, 1.0, None, file.name)
 
 
-def _pages(file: Path, count: int, remarks: Remarks) -> Iterator[Picture]:
+def _pages(file: Path, pages: range, remarks: Remarks) -> Iterator[Picture]:
     time: float | None = 0.0
     with _opened(file) as image:
-        for page in range(count):
+        for page in pages:
             with _named(file):
                 image.seek(page)
-            name = file.name if count == 1 else f"page {page} of {file.name}"
+            name = file.name if len(pages) == 1 else f"page {page} of {file.name}"
             require_pixels(name, *image.size)
             values, white = _decode(image, file, page, remarks)
             yield Picture(values, white, 1.0, time, name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 MAX_PIXELS = 36_000_000
-"""Of one picture, read off its header: more than 8K video (7680 x 4320). The square of one takes 0.6 GB on the way."""
+"""Of one picture, read off its header: more than 8K video (7680 x 4320). A square one takes about 1 GB on the way."""
 
 
 @dataclass(frozen=True)

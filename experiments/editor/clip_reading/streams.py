@@ -45,7 +45,7 @@ PLAYLISTS = (b"ffconcat version", b"#EXTM3U", b"<MPD", b"<?xml")
 _HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _WIDE_GAMUT = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}
 _UNSPECIFIED = 2
-_MATRICES = {0, 1, 2, 4, 5, 6, 7, 9, 10}
+_MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}
 """Matrix coefficients of ITU-T H.273 that FFmpeg's scaler converts: RGB, BT.709, BT.601 and kin, BT.2020."""
 
 

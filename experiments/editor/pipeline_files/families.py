@@ -84,7 +84,7 @@ def _parts(index: Mapping[str, Any], path: Path) -> dict[str, str]:
     for name, entry in index.items():
         if name.startswith("_") or not isinstance(entry, list | tuple):
             # Options such as requires_safety_checker; a part must be a pair.
-            if name in USED:
+            if name in USED and entry is not None:
                 raise ValueError(f"{path} has {name} = {entry!r}; a pair [library, class] is needed: copy it again")
             continue
         if name in USED and (len(entry) != 2 or not all(part is None or isinstance(part, str) for part in entry)):
