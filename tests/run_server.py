@@ -131,7 +131,15 @@ def _read_figure(path, request):
     redraw(path.parent)
 
 
+def _write_video(path, request):
+    import numpy as np
+    from experiments.editor import write_video
+
+    write_video(path, np.random.default_rng(0).random((4, 64, 64, 3)).astype(np.float32))
+
+
 READERS = {
+    "video that is written": _write_video,
     "pipeline": _read_pipeline,
     "adapter": _read_adapter,
     "clip": _read_clip,

@@ -310,6 +310,13 @@ class TestDisk:
         assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "folder"])
+def test_video_for_which_there_is_no_room(server, tmp_path, name):
+    done = server.ask(read="video that is written", path=str(tmp_path / name), largest_file=1000)
+    assert done["status"] == 74 and "File too large" in done["err"], done
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_runs_into_one_folder(inputs, server, tmp_path):
     """The second is told who holds it."""
     argv, options = command(inputs, "audit", tmp_path / "out")
