@@ -19,8 +19,8 @@ from experiments.editor.training_record import (
     training_arrays,
     training_records,
 )
-from theory.scramble import scrambled
 from theory.evidence import Evidence
+from theory.scramble import scrambled
 from theory.temporal_loss import similarities, temporal_loss
 from theory.temporal_loss.recorded import change_promised, expansion, layer_similarities, loss_of_features, runs
 
@@ -39,7 +39,8 @@ def editor():
 
 @pytest.fixture(scope="module")
 def records(editor):
-    editor.set_frames(clip()) if editor.has_prompt_tokens else None
+    if editor.has_prompt_tokens:
+        editor.set_frames(clip())
     return record_trainings(editor, editor.to_latents(clip()), TIMESTEP, PROMPT, LAYERS, steps=STEPS)
 
 

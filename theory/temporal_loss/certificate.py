@@ -57,7 +57,7 @@ from theory.claim import (
 )
 from theory.evidence import Evidence
 from theory.rounding import UNIT_ROUNDOFF, relative_budget
-from theory.temporal_loss import instances
+from theory.temporal_loss import instances, recorded
 from theory.temporal_loss.gram import BandedGram, advised_precision, banded_gram, check_array, error_of_cosines
 from theory.temporal_loss.hessian import extremal_frames, hessian_constant
 
@@ -621,18 +621,17 @@ def _reality(evidence: Evidence) -> Sequence[Outcome]:
     return outcomes
 
 
-GAIN = 100.0
-"""How many times the certificate at the features is asked to be below the constant for all frames; where no two frames are alike it is 2."""
+MARGIN = 1.25
+"""How far above the certificate of the features before a recorded step the curvature after it may lie: chosen."""
 
 
-def _what_it_gains(evidence: Evidence) -> Sequence[Outcome]:
-    """The certificate of the features themselves, in NumPy as a user calls it, beside the constant of C1.hessian."""
+def _after_a_step(evidence: Evidence) -> Sequence[Outcome]:
     outcomes = []
-    for label, size, recorded in instances.frame_instances(evidence):
-        frames = np.asarray(recorded["frames"])
-        constant = hessian_constant(len(frames)) / float(recorded["min_norm"]) ** 2
-        spectral = certify_curvature(frames).spectral
-        outcomes.append(Outcome(label, GAIN * spectral, constant, PROBLEM.budget(size), witness={"frames": frames}))
+    for label, before, after in recorded.first_steps(evidence):
+        certified = certify_curvature(before)
+        upper, spectral = _two_ends(jnp.asarray(instances.reduce_frames(after)))
+        outcomes.append(recorded.compared(f"{label}, lambda_max", float(upper), MARGIN * certified.upper))
+        outcomes.append(recorded.compared(f"{label}, norm", float(spectral), MARGIN * certified.spectral))
     return outcomes
 
 
@@ -699,12 +698,12 @@ CLAIM = Claim(
         ),
         Comparison(
             question=(
-                "Is the certificate at the UNet's features at least 100 times below the constant C_N / m^2 that holds "
-                "for all frames?"
+                "Does what the inner products of the features before a recorded step of training certify cover lambda_max and norm of the "
+                "Hessian at the features after the step, layer by layer, to within a quarter?"
             ),
             origin=Origin.NETWORK,
             tells=Tells.TEST,
-            compare=_what_it_gains,
+            compare=_after_a_step,
         ),
     ),
     lemmas=("Young", "M-matrices have positive inverses", "backward stability of the symmetric eigensolver (LAPACK)"),

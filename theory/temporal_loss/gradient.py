@@ -61,7 +61,7 @@ def _closed_form(num_frames: int, inner_weight: float = 4.0, coupling: float = 1
 
 
 def gradient_constant(num_frames: int) -> float:
-    """A proved constant G_N at m = 1: the supremum of the gradient's norm for N = 3, an upper bound on it for N >= 4.
+    """The constant G_N at m = 1, to rounding: the supremum of the gradient's norm for N = 3, an upper bound on it for N >= 4.
 
         G_3 = 2 sqrt(6),   G_N = 4 cos(pi / (2N)) sqrt(4N - 37/4) / (N-2)
 

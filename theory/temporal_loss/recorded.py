@@ -86,6 +86,13 @@ def layer_steps(record: TrainingRecord, step: int = 0) -> Iterator[tuple[str, np
         yield f"{layer}, step {step + 1} of the {record.label}", values[step], values[step + 1]
 
 
+def first_steps(evidence: Evidence) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Label, features before and features after the first step of training on L alone and of training as published, layer by layer."""
+    for kind in ("temporal", "published"):
+        for record in runs(evidence, kind):
+            yield from layer_steps(record)
+
+
 @functools.partial(jax.jit, static_argnames="similarity")
 def _expansion(before: jax.Array, after: jax.Array, similarity: str):
     def loss(values: jax.Array) -> jax.Array:

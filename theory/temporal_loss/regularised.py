@@ -57,7 +57,7 @@ FAR = 1e6
 
 
 def regularised_constant(num_frames: int) -> float:
-    """A proved bound Q_N on the regularised loss's curvature at eps = 1, and so on its gradient's Lipschitz constant.
+    """The bound Q_N, to rounding, on the regularised loss's curvature at eps = 1, and so on its gradient's Lipschitz constant.
 
         Q_3 = 8,   Q_4 = 6,   Q_N = 16 / (N-2) for N >= 5
 

@@ -7,6 +7,7 @@ import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch
 from theory.rounding import relative_budget
 from theory.temporal_loss import instances, lipschitz_constant, temporal_loss
 from theory.temporal_loss.bounded_norms import exact_quotient, shrinking_pair
+from theory.temporal_loss.loss import _cosines
 
 MAX_NORM = 4
 
@@ -84,3 +86,14 @@ def test_search_finds_and_shrinks_a_counterexample():
     least = min(np.min(np.linalg.norm(side, axis=1)) for side in (frames, others))
     # Without a small frame there is no counterexample, so the one that was found has one.
     assert least < 1
+
+
+def test_on_a_line_the_statement_is_true():
+    """d = 1: off 0 every similarity is 1 or -1 and locally constant, so the gradient is 0 and K = 0 will do."""
+
+    def loss(line):
+        return jnp.mean(jnp.diff(_cosines(jnp, line[:, None], 0.0)) ** 2)
+
+    generator = np.random.default_rng(0)
+    for line in generator.normal(size=(20, 4)):
+        assert float(jnp.max(jnp.abs(jax.grad(loss)(jnp.asarray(line))))) <= relative_budget(64) * 8 / np.min(np.abs(line))
