@@ -92,7 +92,7 @@ def largest(values: jax.Array) -> jax.Array:
 
 
 def rounding(instance: Instance) -> jax.Array:
-    """What two filtered clips may differ by where the exact ones do not: some 30 roundings at the size of the values."""
+    """What two filtered clips may differ by where the exact ones do not: 30 roundings at the size of the values."""
     return relative_budget(30) * (largest(instance["frames"]) + largest(instance["other"]))
 
 
