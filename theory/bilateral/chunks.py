@@ -117,7 +117,7 @@ def chunked_difference_bound(sigma_range: Any, kernel_size: int = 5, sigma_spati
     Args:
         sigma_range: number or array (NumPy, JAX, PyTorch), in the units of the values.
         kernel_size, sigma_spatial: of the filter. Where frames beside the end of a piece could change more than the end
-            itself (sigma_spatial above about 1.7 for kernel 5) D is an upper bound and perhaps not the best one.
+            itself (sigma_spatial above 1.593 for kernel 5) D is an upper bound and perhaps not the best one.
 
     Returns:
         Of the same kind and units.

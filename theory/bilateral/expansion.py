@@ -147,7 +147,7 @@ REPAIRED = Problem(
     draw=_draw_calm,
     instance=_calm,
     measured=PROBLEM.measured,
-    bound=PROBLEM.bound,
+    bound=lambda instance: PROBLEM.bound(instance) + instances.rounding(instance),
     operations=instances.operations,
 )
 

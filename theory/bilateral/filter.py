@@ -40,6 +40,8 @@ _SATURATED = 1e9
 _BLOCK = 1 << 16
 """Values filtered at a time: few enough for what a block needs to stay in the cache, enough for the calls not to cost
 more than the work."""
+_ACCELERATOR_BLOCK = 1 << 24
+"""The same on an accelerator, which is idle between small calls."""
 
 
 def check_settings(sigma_range: float, sigma_spatial: float, kernel_size: int, padding: str) -> None:
@@ -215,7 +217,8 @@ def bilateral_filter(
             return xp.astype(run(xp, wide, weights, sigma_range, padding), x.dtype, copy=False)
 
     columns = math.prod(x.shape[1:])
-    width = max(1, _BLOCK // x.shape[0])
+    on_cpu = str(array_api_compat.device(x)) == "cpu"
+    width = max(1, (_BLOCK if on_cpu else _ACCELERATOR_BLOCK) // x.shape[0])
     in_place = array_api_compat.is_numpy_array(x) or (array_api_compat.is_torch_array(x) and not x.requires_grad)
     if not in_place or columns <= width:
         _check_values(xp, x, kernel_size)

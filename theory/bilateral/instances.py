@@ -12,6 +12,7 @@ from theory.bilateral.filter import bilateral_filter
 from theory.claim import Instance, Parameters, Size
 from theory.evidence import Evidence, FeatureRecord
 from theory.inversion.instances import bounded_exp
+from theory.rounding import relative_budget
 
 SIZES: tuple[Size, ...] = ((("num_frames", 5),), (("num_frames", 8),))
 
@@ -88,6 +89,11 @@ def pair(parameters: Parameters, **_: int) -> Instance:
 def largest(values: jax.Array) -> jax.Array:
     """The maximum norm."""
     return jnp.max(jnp.abs(values))
+
+
+def rounding(instance: Instance) -> jax.Array:
+    """What two filtered clips may differ by where the exact ones do not: 30 roundings at the size of the values."""
+    return relative_budget(30) * (largest(instance["frames"]) + largest(instance["other"]))
 
 
 def columns(record: FeatureRecord) -> np.ndarray:
