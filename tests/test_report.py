@@ -206,7 +206,7 @@ def test_letters_and_wording_stand_before_the_first_verdict(report):
         and "A lower and an upper bound" in text[:first]
     )
     for group in audit["paper_claims"]:
-        assert str(page.escape(group["known_from"], quote=False)) in text[:first].replace("&#39;", "'")
+        assert str(page.prose(group["known_from"])) in text[:first]
 
 
 def test_no_claim_of_the_paper_is_called_refuted(report):
