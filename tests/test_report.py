@@ -9,7 +9,7 @@ from page_structure import Structure
 from synthetic_report import EVIL
 
 import theory
-from experiments.report import notes, page
+from experiments.report import notes, page, sources
 from theory.readings import PAPER
 
 # In one worker with the other tests of the report, so that it is made once.
@@ -206,7 +206,7 @@ def test_letters_and_wording_stand_before_the_first_verdict(report):
         and "A lower and an upper bound" in text[:first]
     )
     for group in audit["paper_claims"]:
-        assert str(page.escape(group["known_from"], quote=False)) in text[:first].replace("&#39;", "'")
+        assert str(page.prose(group["known_from"])) in text[:first]
 
 
 def test_no_claim_of_the_paper_is_called_refuted(report):
@@ -256,3 +256,16 @@ def test_path_from_a_foreign_audit_is_not_opened(report):
     audit = copy.deepcopy(report[2])
     audit["claims"][0]["file"] = "pyproject.toml"
     assert "requires-python" not in page.render(audit, report[1] / "figures")
+
+
+def test_machine_checked_proof_is_a_link_to_its_text(report):
+    """Where this version's claim names the file; a file that only a foreign audit names is not opened."""
+    named = sources.formal_files("theory/formal/Inner.v, theorem a: all of it; ../theory/formal/x.py")
+    assert named == ["theory/formal/Inner.v"]
+    audit = copy.deepcopy(report[2])
+    audit["claims"][0]["formal"] = "theory/formal/NoSuch.v, theorem x: all of it"
+    text = page.render(audit, report[1] / "figures")
+    assert "<dt>Machine-checked</dt>" in text and 'id="file-theory-formal-NoSuch-v"' not in text
+    for claim in theory.CLAIMS:
+        for file in sources.formal_files(claim.formal):
+            assert f'id="file-{page.anchor(file)}"' in report[0]

@@ -146,6 +146,7 @@ def _environment() -> jinja2.Environment:
         "anchor": anchor,
         "breakable": breakable,
         "prose": prose,
+        "formal_files": sources.formal_files,
         "witness": witness_text,
     }
     return environment

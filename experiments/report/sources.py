@@ -1,5 +1,6 @@
 """The files that the page shows, so that a link to a theorem or a test leads somewhere without a network."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,10 +12,20 @@ LADDER_TEST = "theory/test_ladder.py"
 LADDER = "theory/ladder.py"
 
 
+def formal_files(formal: str) -> list[str]:
+    """The files of machine-checked proofs that a claim names."""
+    return re.findall(r"theory/formal/\w+\.v\b", formal)
+
+
+def named_files(record: Mapping[str, Any]) -> list[str]:
+    """The files that a claim names: its theorem, its own test, and its machine-checked proof."""
+    return [*(record[name] for name in ("file", "own_test") if record[name]), *formal_files(record["formal"])]
+
+
 def known_files() -> frozenset[str]:
     """The files of theorems and their tests that this version has; a stored run may name no other."""
     described = [describe_claim(claim) for claim in theory.CLAIMS]
-    own = {record[name] for record in described for name in ("file", "own_test") if record[name]}
+    own = {name for record in described for name in named_files(record)}
     return frozenset({*own, LADDER_TEST, LADDER})
 
 
@@ -23,7 +34,7 @@ def listings(records: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
     A path in an audit.json from somebody else is never opened: it is looked up among the files of the theorems.
     """
-    wanted = {record[name] for record in records for name in ("file", "own_test") if record[name]}
+    wanted = {name for record in records for name in named_files(record)}
     wanted |= {LADDER_TEST, LADDER}
     shown = sorted(wanted & known_files())
     return {name: (ROOT / name).read_text(encoding="utf-8") for name in shown if (ROOT / name).is_file()}
