@@ -36,6 +36,11 @@ def test_keys_shapes_and_dtypes(arrays):
     expected |= {f"features/{on}/{timestep}/{LAYER}": (4, 8, 8, 8) for on in ("off", "on") for timestep in (1, 667)}
     adapter = {"inputs": (4, 8, 64), "outputs": (4, 8, 64), "down": (2, 8), "up": (8, 2), "factor": (1,)}
     expected |= {f"adapter/1/{LAYER}/{part}": shape for part, shape in adapter.items()}
+    cross = {"inputs": (4, 64, 8), "context": (4, 20, 16), "outputs": (4, 64, 8), "counts": (3,)}
+    cross |= {"query_weight": (8, 8), "key_weight": (8, 16), "value_weight": (8, 16)}
+    cross |= {"output_weight": (8, 8), "output_bias": (8,)}
+    beside = LAYER.replace("attn1", "attn2")
+    expected |= {f"cross/1/{beside}/{part}": shape for part, shape in cross.items()}
     for name in ("off", "on", "sampling_only"):
         expected |= {f"round_trip/{name}/{part}": (STEPS + 1, *latents) for part in ("inversion", "sampling")}
         for part in ("inversion_predictions", "sampling_predictions", "predictions_at_inversion"):

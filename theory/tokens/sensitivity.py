@@ -14,9 +14,9 @@ Hypotheses.
     H1  All inputs have norm at most X.
     H2  All tokens have norm at most C.
 
-**Approached** for every number of heads and every even number of tokens, as the changes tend to 0: half the tokens at
-each of two opposite points of norm C along a direction m, an input of norm X whose logits do not depend on m, and
-changes of input and tokens that act together.
+**Approached** as the changes tend to 0, for every number of heads of width d >= 2, tokens of width at least 2 and every
+even number of tokens: half the tokens at each of two opposite points of norm C along a direction m, an input of norm X
+whose logits do not depend on m, and changes of input and tokens that act together.
 
 In the paper: not there. Proof: paper_notes.md, section C5.sensitivity.
 """
@@ -380,8 +380,8 @@ CLAIM = Claim(
     ),
     lemmas=("Jensen's inequality", "Popoviciu's inequality on variances"),
     sharpness=(
-        "as the changes of tokens and input tend to 0, for every number of heads and every even number of tokens; odd "
-        "numbers are open"
+        "as the changes of tokens and input tend to 0, for every number of heads of width at least 2, tokens of width at "
+        "least 2 and every even number of tokens; heads of width 1 and odd numbers of tokens are open"
     ),
     floor=0.97,
     floor_reason="the supremum is a limit in which the changes vanish, and the search may stop short of it",
