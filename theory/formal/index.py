@@ -36,8 +36,8 @@ FORMAL: Mapping[str, FormalProof] = {
         "BoundedNorms.v",
         ("no_lipschitz_constant", "shrinking_quotient", "no_limit_at_zero", "TemporalLoss.gradient_is_gradient"),
         "All of it: for every N >= 3, M > 0 and K two sets of frames of norm at most M break K, with the exact "
-        "difference quotient, in every space of dimension 2 or more; and that the loss has no limit at a zero "
-        "frame.",
+        "difference quotient, in every space of dimension 2 or more; and the loss (1 - cos a)^2 along the rays to a "
+        "zero frame.",
     ),
     "C1.companion": FormalProof(
         "Companion.v",
