@@ -38,11 +38,11 @@ Theorem bounded : forall (e : nat -> V -> V) (z w p : nat -> V) G,
   (forall k, (k < N)%nat -> w k = sampling_step (fun j => sigma (S j) - sigma j) e k (w (S k))) ->
   (forall k, (k < N)%nat -> z (S k) = z k [+] (sigma (S k) - sigma k) [*] p k) ->
   w N = z N ->
-  (forall k, (k < N)%nat -> len (p k) <= G) -> (forall k y, (k < N)%nat -> len (e (S k) y) <= G) ->
+  (forall k, (k < N)%nat -> len (p k) <= G) -> (forall k, (k < N)%nat -> len (e (S k) (w (S k))) <= G) ->
   len (w O [-] z O) <= 2 * G * (sigma N - sigma O).
 Proof.
   intros e z w p G Hw Hz HN Hp He.
-  pose proof (bounded_path w (fun k => e (S k) (w (S k))) G (fun k Hk => Hw k Hk) (fun k Hk => He k _ Hk)) as A.
+  pose proof (bounded_path w (fun k => e (S k) (w (S k))) G (fun k Hk => Hw k Hk) He) as A.
   assert (Hz' : forall k, (k < N)%nat -> z k = z (S k) [-] (sigma (S k) - sigma k) [*] p k).
   { intros k Hk. rewrite (Hz k Hk). vectors. }
   pose proof (bounded_path z p G Hz' Hp) as B.
@@ -57,7 +57,7 @@ Theorem bounded_then_growth : forall (e : nat -> V -> V) (z w p d : nat -> V) (L
   (forall k, (k < N)%nat -> z (S k) = z k [+] (sigma (S k) - sigma k) [*] p k) ->
   (forall k, (k < m)%nat -> z k = sampling_step (fun j => sigma (S j) - sigma j) e k (z (S k)) [+] d k) ->
   w N = z N ->
-  (forall k, (k < N)%nat -> len (p k) <= G) -> (forall k y, (k < N)%nat -> len (e (S k) y) <= G) ->
+  (forall k, (k < N)%nat -> len (p k) <= G) -> (forall k, (k < N)%nat -> len (e (S k) (w (S k))) <= G) ->
   (forall k, (0 < k <= m)%nat -> 0 <= L k /\ len (e k (w k) [-] e k (z k)) <= L k * len (w k [-] z k)) ->
   let g := fun k => 1 + (sigma (S k) - sigma k) * L (S k) in
   len (w O [-] z O) <= 2 * G * (sigma N - sigma m) * product m g + round_trip_bound m (fun k => len (d k)) g.
@@ -81,7 +81,7 @@ Proof.
           pose proof (Rmult_le_compat_l (sigma (S (m + n)) - sigma (m + n)%nat) _ _ ltac:(lra) (Hq (m + n)%nat
             ltac:(lia))). lra. }
       replace N with (m + (N - m))%nat by lia. apply A. lia. }
-    pose proof (Path w (fun k => e (S k) (w (S k))) (fun k Hk => Hw k Hk) (fun k Hk => He k _ Hk)) as A.
+    pose proof (Path w (fun k => e (S k) (w (S k))) (fun k Hk => Hw k Hk) He) as A.
     pose proof (Path z p ltac:(intros k Hk; rewrite (Hz k Hk); vectors) Hp) as B.
     replace (w m [-] z m) with ((w m [-] w N) [-] (z m [-] z N)) by (rewrite HN; vectors).
     eapply Rle_trans; [apply len_minus |]. lra. }

@@ -17,25 +17,27 @@ Variables h q : R.
 
 Fixpoint iterate (j : nat) : V := match j with O => y0 | S i => ys [+] h [*] e (iterate i) end.
 
-(** h e has the Lipschitz constant q between the points that occur. *)
-Hypothesis contraction : forall x y, len (h [*] (e x [-] e y)) <= q * len (x [-] y).
+(** h e has the Lipschitz constant q on a set that holds the iterates. *)
+Variable D : V -> Prop.
+Hypothesis holds_iterates : forall j, D (iterate j).
+Hypothesis contraction : forall x y, D x -> D y -> len (h [*] (e x [-] e y)) <= q * len (x [-] y).
 Hypothesis rate : 0 <= q < 1.
 
 Lemma increments : forall j, len (iterate (S j) [-] iterate j) <= q ^ j * len (iterate 1 [-] iterate 0).
 Proof.
   induction j; [simpl; lra |].
   replace (iterate (S (S j)) [-] iterate (S j)) with (h [*] (e (iterate (S j)) [-] e (iterate j))) by (simpl; vectors).
-  eapply Rle_trans; [apply contraction |].
+  eapply Rle_trans; [apply contraction; apply holds_iterates |].
   pose proof (Rmult_le_compat_l q _ _ ltac:(lra) IHj). simpl (q ^ S j). lra.
 Qed.
 
 (** The a-priori bound. *)
-Theorem fixed_point_bound : forall ystar j, ystar = ys [+] h [*] e ystar ->
+Theorem fixed_point_bound : forall ystar j, D ystar -> ystar = ys [+] h [*] e ystar ->
   len (iterate j [-] ystar) <= q ^ j / (1 - q) * len (iterate 1 [-] iterate 0).
 Proof.
-  intros ystar j Hstar.
+  intros ystar j Dstar Hstar.
   assert (Step : forall i, len (iterate (S i) [-] ystar) <= q * len (iterate i [-] ystar)).
-  { intros i. replace (iterate (S i) [-] ystar) with (h [*] (e (iterate i) [-] e ystar)); [apply contraction |].
+  { intros i. replace (iterate (S i) [-] ystar) with (h [*] (e (iterate i) [-] e ystar)); [now apply contraction |].
     rewrite Hstar at 2. simpl. vectors. }
   assert (Start : len (iterate 0 [-] ystar) <= / (1 - q) * len (iterate 1 [-] iterate 0)).
   { assert (T : len (iterate 0 [-] ystar) <= len (iterate 1 [-] ystar) + len (iterate 1 [-] iterate 0)).

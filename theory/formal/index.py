@@ -36,8 +36,8 @@ FORMAL: Mapping[str, FormalProof] = {
         "BoundedNorms.v",
         ("no_lipschitz_constant", "shrinking_quotient", "no_limit_at_zero", "TemporalLoss.gradient_is_gradient"),
         "All of it: for every N >= 3, M > 0 and K two sets of frames of norm at most M break K, with the exact "
-        "difference quotient, in every space of dimension 2 or more; and that the loss has no limit at a zero "
-        "frame.",
+        "difference quotient, in every space of dimension 2 or more; and the loss (1 - cos a)^2 along the rays to a "
+        "zero frame.",
     ),
     "C1.companion": FormalProof(
         "Companion.v",
@@ -141,7 +141,8 @@ FORMAL: Mapping[str, FormalProof] = {
     "C2.one-step": FormalProof(
         "OneStep.v",
         ("one_step", "one_step_attained", "one_step_sharp", "threshold"),
-        "All of it, for functions on any inner-product space whose gradient is Lipschitz along the step.",
+        "The inequality, that no smaller factor will do for any eta, and the threshold 2/L, for functions on any "
+        "inner-product space whose gradient is Lipschitz along the step.",
     ),
     "C2.pl": FormalProof(
         "Polyak.v",
@@ -158,8 +159,8 @@ FORMAL: Mapping[str, FormalProof] = {
     "C3.stated": FormalProof(
         "Controlled.v",
         ("refuted_S", "refuted_T", "exponential_growth"),
-        "No constant serves all predictors and levels, under convention S and under convention T: one smooth "
-        "predictor each, linear in the state, refutes every constant.",
+        "No constant serves all predictors and levels, under convention S and under convention T: one explicit "
+        "predictor each, linear in the state, refutes every constant. Not covered: the repair (C3.log-concave).",
     ),
     "C3.adapter": FormalProof(
         "RoundTrip.v",
@@ -170,8 +171,8 @@ FORMAL: Mapping[str, FormalProof] = {
     "C3.any-inversion": FormalProof(
         "RoundTrip.v",
         ("error_recursion", "any_inversion_gap", "any_inversion", "round_trip_attained"),
-        "All of it: the exact recursion for any states and any predictor, discrete Groenwall, and the affine "
-        "predictors that attain it from w_N = z_N.",
+        "The exact recursion and the bound, for any states and any predictor, and the affine predictors that attain "
+        "it from w_N = z_N. Not covered: attainment with a start error, and what the defects of a finer ladder are.",
     ),
     "C3.bijective": FormalProof(
         "Bijective.v",
@@ -195,7 +196,8 @@ FORMAL: Mapping[str, FormalProof] = {
     "C3.fixed-point": FormalProof(
         "FixedPoint.v",
         ("fixed_point_bound", "stopped_defect", "stopped_defect_bound", "fixed_point_attained"),
-        "All of it: the bound, the defect of a stopped step, and equality for e(y) = L y at every iteration.",
+        "The bound, the defect of a stopped step, and equality for e(y) = L y at every iteration, with a constant that "
+        "holds on any set that holds the iterates and the fixed point.",
     ),
     "C3.guidance": FormalProof(
         "Guidance.v",
