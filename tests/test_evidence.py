@@ -70,9 +70,9 @@ def test_keys_shapes_and_dtypes(arrays):
     for part in ("sampling_predictions", "conditional", "unconditional", "adapted_conditional", "adapted_unconditional"):
         expected[f"practice/{part}"] = (STEPS, *one)
     expected |= {"practice/fine_alphas_cumprod": (fine + 1,), "practice/fine_predictions": (fine, *one)}
-    expected |= {"practice/alphas_cumprod": (STEPS + 1,), "practice/adapter_on": (STEPS,), "practice/guidance_scale": ()}
+    expected |= {"practice/alphas_cumprod": (STEPS + 1,), "practice/adapter_on": (STEPS,), "practice/guidance_scale": (1,)}
     expected |= {"output_layer/kernel": (3, 8, 3, 3), "output_layer/bias": (3,), "output_layer/gain": (8,)}
-    expected |= {"output_layer/shift": (8,), "output_layer/num_groups": (), "output_layer/frame_size": (2,)}
+    expected |= {"output_layer/shift": (8,), "output_layer/num_groups": (1,), "output_layer/frame_size": (2,)}
     for steps in (2, 6):
         expected |= {f"refined/{steps}/{part}": (steps + 1, *one) for part in ("inversion", "sampling")}
         for part in ("inversion_predictions", "sampling_predictions", "predictions_at_inversion"):

@@ -82,7 +82,7 @@ def inversion_arrays(
             arrays |= {f"hypothesis/{name}/{level}/{field}": getattr(record, field) for field in _HYPOTHESIS_ARRAYS}
     practice = record_practice(editor, latents[:1], prompt, num_steps, frame_indices=frame)
     arrays |= {
-        f"practice/{field}": np.asarray(getattr(practice, field), dtype=np.float64) for field in _PRACTICE_ARRAYS
+        f"practice/{field}": _stored(getattr(practice, field)) for field in _PRACTICE_ARRAYS
     }
     try:
         layer = record_output_layer(editor)
@@ -90,12 +90,17 @@ def inversion_arrays(
         layer = None
     if layer is not None:
         arrays |= {
-            f"output_layer/{field}": np.asarray(getattr(layer, field), dtype=np.float64) for field in _OUTPUT_ARRAYS
+            f"output_layer/{field}": _stored(getattr(layer, field)) for field in _OUTPUT_ARRAYS
         }
     for count in refined_counts(editor, num_steps):
         trip = record_trip(editor, latents[:1], prompt, count, "refined")
         arrays |= {f"refined/{count}/{field}": getattr(trip, field) for field in _TRIP_ARRAYS}
     return arrays
+
+
+def _stored(value: object) -> np.ndarray:
+    """As float64 with at least one axis, which is what a run's store keeps."""
+    return np.atleast_1d(np.asarray(value, dtype=np.float64))
 
 
 def hypothesis_records(arrays: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Iterator[HypothesisRecord]:
@@ -123,7 +128,7 @@ def practice_records(arrays: Mapping[str, np.ndarray]) -> tuple[PracticeRecord, 
     if "practice/states" not in arrays:
         return ()
     parts = {field: arrays[f"practice/{field}"] for field in _PRACTICE_ARRAYS}
-    parts |= {"guidance_scale": float(parts["guidance_scale"]), "adapter_on": parts["adapter_on"].astype(bool)}
+    parts |= {"guidance_scale": float(parts["guidance_scale"][0]), "adapter_on": parts["adapter_on"].astype(bool)}
     fine, coarse = len(parts["fine_predictions"]), len(parts["sampling_predictions"])
     on = int(parts["adapter_on"].sum())
     label = f"{fine} steps up unguided, {coarse} down at guidance {parts['guidance_scale']:g}, adapter on at {on}"
@@ -135,7 +140,7 @@ def output_layer_records(arrays: Mapping[str, np.ndarray]) -> tuple[OutputLayerR
     if "output_layer/kernel" not in arrays:
         return ()
     parts = {field: arrays[f"output_layer/{field}"] for field in _OUTPUT_ARRAYS}
-    parts["num_groups"] = int(parts["num_groups"])
+    parts["num_groups"] = int(parts["num_groups"][0])
     parts["frame_size"] = tuple(int(size) for size in parts["frame_size"])
     return (OutputLayerRecord(label="the UNet's last normalisation and convolution", **parts),)
 
