@@ -14,6 +14,7 @@ import synthetic_report
 
 import theory
 from experiments import cli
+from experiments.errors import EXIT_MISTAKE
 from experiments.store import ROOT
 
 
@@ -43,7 +44,7 @@ def test_explanation_of_a_claim(capsys):
     assert "C1 with norms bounded above alone: false" in text and "framebound claims --check C1.stated" in text
     assert cli._run(["claims", "--explain", "C1.stated", "--json"]) == 0
     assert "Counterexample" in json.loads(capsys.readouterr().out)["proof"]
-    assert cli._run(["claims", "--explain", "C1.none"]) == cli.EXIT_MISTAKE
+    assert cli._run(["claims", "--explain", "C1.none"]) == EXIT_MISTAKE
     assert "'C1.none'" in capsys.readouterr().err
 
 
@@ -72,6 +73,6 @@ def test_claim_that_lacks_a_field_is_one_line(tmp_path, line, replacement, words
         capture_output=True,
         text=True,
     )
-    assert done.returncode == cli.EXIT_MISTAKE, done.stderr
+    assert done.returncode == EXIT_MISTAKE, done.stderr
     assert done.stderr.startswith("framebound: ") and done.stderr.count("\n") == 1
     assert all(word in done.stderr for word in words)
