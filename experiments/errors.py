@@ -11,6 +11,7 @@ import dis
 import errno
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,10 @@ def _innermost(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def _is_ours(file: str) -> bool:
-    return any(Path(file).is_relative_to(folder) for folder in _OURS)
+    # The theorems may be another copy than the one beside this package.
+    theorems = getattr(sys.modules.get("theory"), "__file__", None)
+    folders = _OURS if theorems is None else (*_OURS, Path(theorems).parent)
+    return any(Path(file).is_relative_to(folder) for folder in folders)
 
 
 def where(error: BaseException) -> str:
