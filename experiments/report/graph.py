@@ -10,6 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from theory.claim import Assurance
+
 WIDTH, GAP_X, GAP_Y, LINE, PADDING = 176, 56, 12, 15, 6
 """Of a box, between boxes, of a line of text and around it, in pixels."""
 CHARACTERS = 25
@@ -104,7 +106,9 @@ def dependency_graph(claims: Sequence[Mapping[str, Any]], group: str, anchors: M
 def _look(claim: Mapping[str, Any] | None, anchors: Mapping[str, str]) -> dict[str, str]:
     if claim is None:
         return {"class": "lemma", "href": ""}
-    return {"class": f"claim {claim['assurance'].split()[0]}", "href": anchors.get(claim["id"], "")}
+    # A foreign file may hold any text in its place.
+    level = claim["assurance"].split()[0] if claim["assurance"] in set(Assurance) else ""
+    return {"class": f"claim {level}".strip(), "href": anchors.get(claim["id"], "")}
 
 
 def _arrow(source: tuple, target: tuple) -> str:
