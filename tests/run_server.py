@@ -3,7 +3,8 @@
 Lines of JSON come in on stdin and go out on stdout. {"argv": [..], "signal": 9, "after": 1.5, "toy": true} runs a
 command line, sends it a signal after so many seconds, and answers {"status": .., "seconds": .., "out": .., "err":
 ..}, where a negative status is the number of the signal that ended it. {"shell": ".."} runs a command of the shell.
-{"read": "clip", "path": ".."} reads a file as the commands do, within 4 GB; the kinds are in READERS.
+{"read": "clip", "path": ".."} reads a file as the commands do, within 4 GB and a minute of the processor; the kinds
+are in READERS.
 """
 
 import contextlib
@@ -162,6 +163,8 @@ def _child(request, out, err):
             from experiments import boundary
 
             resource.setrlimit(resource.RLIMIT_DATA, (4 * 2**30, 4 * 2**30))
+            # Of the processor: a busy machine is no fault of the reader's.
+            resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
             raise SystemExit(boundary.run(lambda: READERS[request["read"]](Path(request["path"]), request), ["fuzz"]))
         from experiments import cli
 
