@@ -38,7 +38,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 @app.command()
 def reproduce(
-    profile: Annotated[str, typer.Option(help="small (minutes) or full (what figures/ is made of).")] = "small",
+    profile: Annotated[str, typer.Option(help="small (minutes) or full (an hour: more frames, steps, instances and seeds).")] = "small",
     out: Annotated[
         Path, typer.Option(help="Folder of the results; a second run in it reuses what is unchanged.")
     ] = Path("out"),

@@ -141,16 +141,17 @@ def _ladder_stage(claim: Claim) -> Stage:
     )
 
 
-def _reality_stage(claim: Claim) -> Stage:
+def _reality_stage(claim: Claim, tests_bind: bool) -> Stage:
     def make(context: Context) -> None:
-        result = ladder.run_reality(claim, _evidence(context.inputs["evidence"]))
+        evidence = _evidence(context.inputs["evidence"])
+        result = ladder.run_reality(claim, evidence, tests_bind=tests_bind)
         context.draft.values = outcomes.json_rung(claim, result)
 
     return Stage(
         f"reality-{claim.id}",
         f"Check {claim.id} on the network",
         ("evidence",),
-        (),
+        ("clip", "video"),
         make,
         (audit.claim_module(claim).__name__, "theory.ladder", "experiments.report.outcomes"),
     )
@@ -220,6 +221,8 @@ class _Run:
         if "video" in stage.settings:
             ingredients["video"] = self.inputs.digests["video"]
             values["video"] = self.asked.video and Path(self.asked.video).name
+        if "clip" in stage.settings:
+            values["is_declared"] = self.asked.is_declared
         ingredients["settings"] = values
 
         def make(draft: Draft, scratch: Path, progress: Progress) -> None:
@@ -300,9 +303,9 @@ def _results(run: _Run, claims: Sequence[Claim], out: Path) -> dict[str, Any]:
     if any(map(scrambled.has_test, claims)):
         run.fetch(_UNTRAINED)
     for claim in claims:
-        rungs = [*run.fetch(_ladder_stage(claim)).values, run.fetch(_reality_stage(claim)).values]
+        rungs = [*run.fetch(_ladder_stage(claim)).values, run.fetch(_reality_stage(claim, run.asked.is_declared)).values]
         noticed = run.fetch(_scrambled_stage(claim)).values if scrambled.has_test(claim) else None
-        record = audit.claim_record(claim, rungs, noticed)
+        record = audit.claim_record(claim, rungs, noticed, tests_bind=run.asked.is_declared)
         records.append({**record, "figure": f"claim_{claim.id}"})
         drawings.append((f"claim_{claim.id}", describe(find_study(LADDER), audit.figure_data(record, rungs))))
     _write_figures(run, drawings, out / "figures")

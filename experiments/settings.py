@@ -145,6 +145,11 @@ class Settings:
         chosen = {name: value for name, value in overrides.items() if value is not None}
         return cls(**{"profile": profile, **_PRESETS[profile], **chosen})
 
+    @property
+    def is_declared(self) -> bool:
+        """Whether the run is on the shipped pipeline and clip, which the claims' tests on the network are declared for."""
+        return self.pipeline is None and self.video is None and self.clip == type(self).clip
+
     def select(self, names: tuple[str, ...]) -> dict:
         """The named fields as JSON values, for the key of a stage."""
         values = dataclasses.asdict(self)

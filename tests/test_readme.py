@@ -164,7 +164,7 @@ def test_stored_run_can_be_reported(tmp_path):
     """With its own figures; and it holds every claim of this version."""
     audit = stored_run()
     if audit is None:
-        pytest.skip("figures/audit.json is of another version; run: framebound reproduce --profile full --figures figures")
+        pytest.skip("figures/audit.json is of another version; run: framebound reproduce --figures figures")
     assert page.write_report(ROOT / "figures", tmp_path)[0].is_file()
     assert table.lacking_claims(audit) == []
 

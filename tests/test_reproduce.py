@@ -2,6 +2,7 @@
 written where.
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -307,3 +308,19 @@ def test_other_video_of_the_same_name_is_another_run(tmp_path, pipeline):
         )
         seen.append(run.fetch(module._STAGES[0]).values["sha256"])
     assert seen[0] != seen[1]
+
+
+def test_a_test_on_another_network_is_a_finding_and_no_failure():
+    """The claims' tests are declared for the shipped network; what the theorem implies has to hold on every one."""
+    from theory import ladder
+    from theory.claim import Comparison, Origin, Outcome, Tells
+
+    def claim_with(tells):
+        found = Comparison("?", Origin.NETWORK, tells, lambda evidence: [Outcome("a layer", 2.0, 1.0, 0.0)], because="it is so")
+        return dataclasses.replace(toy.claim(), reality=(found,))
+
+    for tells, strict, lenient in ((Tells.TEST, False, True), (Tells.IMPLIED, False, False)):
+        assert ladder.run_reality(claim_with(tells), None).passed is strict
+        result = ladder.run_reality(claim_with(tells), None, tests_bind=False)
+        assert result.passed is lenient
+        assert not result.outcomes[0].holds

@@ -13,6 +13,7 @@ import traceback
 
 import jax
 
+from theory.formal.index import FORMAL
 from theory.readings import PAPER, Decision
 
 jax.config.update("jax_enable_x64", True)
@@ -93,6 +94,10 @@ def check_references(claims) -> None:
         if claim.id in known:
             raise ValueError(f"{claim.id}: two theorems have this id; rename one")
         known[claim.id] = claim
+
+    for name in FORMAL:
+        if name not in known:
+            raise ValueError(f"{name}: theory/formal/index.py names a machine-checked proof of it, and there is no such claim")
 
     def climb(claim, above: tuple[str, ...]) -> None:
         for name in claim.relies_on:

@@ -15,6 +15,7 @@ import numpy as np
 
 from theory import search
 from theory.evidence import Evidence
+from theory.formal.index import FORMAL, WHOLE
 from theory.problem import (
     Expected,
     Instance,
@@ -59,7 +60,8 @@ SHARP = (Tightness.IDENTITY, Tightness.ATTAINED, Tightness.APPROACHED)
 class Assurance(enum.StrEnum):
     """How a statement is held to be true, from the strongest; README says what each level trusts."""
 
-    MACHINE_CHECKED = "machine-checked"  # a proof assistant accepts a proof of it, or of the part that `formal` names
+    MACHINE_CHECKED = "machine-checked"  # a proof assistant accepts a proof of all that it states
+    PARTLY_CHECKED = "machine-checked in part"  # of the part that `formal` names; the rest is proved by hand
     ENCLOSED = "enclosed"  # proved by hand, and its constant recomputed in ball arithmetic
     PROVED = "proved and attacked"  # proved by hand; no search breaks it
     MEASURED = "measured"  # nothing is proved
@@ -157,7 +159,6 @@ class Claim:
         no_network: for a claim that cannot speak of a network, why, in one sentence.
         relies_on: ids of the claims whose statements the proof uses.
         lemmas: standard results that the proof uses and does not prove.
-        formal: "theory/formal/NAME.v, theorem X: what of the claim it covers" where a proof assistant has checked it, or a part of it.
         enclosure: what was recomputed in ball arithmetic and where, if anything.
         floor: the least ratio that the attack must reach at every size at which the bound is sharp, so that a loosened bound fails too.
         floor_reason: why the floor is what it is.
@@ -186,7 +187,6 @@ class Claim:
     no_network: str = ""
     relies_on: tuple[str, ...] = ()
     lemmas: tuple[str, ...] = ()
-    formal: str = ""
     enclosure: str = ""
     floor: float = 0.0
     floor_reason: str = ""
@@ -204,10 +204,16 @@ class Claim:
         return self.id.split(".")[0]
 
     @property
+    def formal(self) -> str:
+        """Where a proof assistant has checked it, and what of it; "" where none has. Source: theory/formal/index.py."""
+        proof = FORMAL.get(self.id)
+        return "" if proof is None else f"theory/formal/{proof.file}, {', '.join(proof.theorems)}. {proof.covers}"
+
+    @property
     def assurance(self) -> Assurance:
         """How the statement is held to be true."""
-        if self.formal:
-            return Assurance.MACHINE_CHECKED
+        if self.id in FORMAL:
+            return Assurance.MACHINE_CHECKED if self.id in WHOLE else Assurance.PARTLY_CHECKED
         return Assurance.ENCLOSED if self.enclosure else Assurance.PROVED
 
     @property

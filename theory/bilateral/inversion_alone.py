@@ -150,7 +150,7 @@ CLAIM = Claim(
         "The Lipschitz constants of a UNet in the maximum norm, Lambda and P, are not known, so the bound cannot be "
         "evaluated; the study of the filter measures the round trip itself."
     ),
-    relies_on=("C4.defect",),
+    relies_on=("C4.defect", "C3.any-inversion"),
     lemmas=("discrete Groenwall inequality",),
     floor=0.95,
     floor_reason=(

@@ -298,3 +298,6 @@ FORMAL: Mapping[str, FormalProof] = {
     ),
 }
 """Claim id -> its machine-checked part. Claims that are not listed have none."""
+
+WHOLE = frozenset({"C1.stated", "C1.steadiness", "C2.one-step", "C3.fixed-point", "C4.defect"})
+"""Claims all of whose statement the machine-checked theorems cover; of the others `covers` says which part."""
