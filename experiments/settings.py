@@ -94,8 +94,8 @@ class Settings:
     long_descent_steps: int = 6
     sharpness_every: int = 5
     token_counts: tuple[int, ...] = (1, 2, 4, 8, 16)
-    token_steps: int = 80
-    retrace_steps: int = 12
+    token_steps: int = 60
+    retrace_steps: int = 8
     extra_seeds: int = 0
     claims: tuple[str, ...] | None = None
     threads: int | None = None
