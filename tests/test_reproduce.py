@@ -251,7 +251,8 @@ def test_one_claim_runs_only_what_it_needs(tmp_path, pipeline, finished):
     """Clip, adapter and evidence for the rung on the network, and the claim's own ladder; no edit, no study."""
     counter = Counter()
     audit = reproduce(toy.settings(pipeline, claims=("C1.toy",)), tmp_path, observer=counter)
-    assert counter.made == ["clip", "adapter", "evidence", "ladder-C1.toy", "reality-C1.toy", "figures"]
+    checks = ["ladder-C1.toy", "reality-C1.toy", "scrambled-C1.toy"]
+    assert counter.made == ["clip", "adapter", "evidence", "untrained", *checks, "figures"]
     assert audit["passed"] and audit["edit"] is None
     assert [figure["name"] for figure in audit["figures"]] == ["claim_C1.toy"]
     page = (tmp_path / "report.html").read_text()
