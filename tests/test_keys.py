@@ -22,6 +22,7 @@ from experiments import engine as engine_module
 from experiments import store as store_module
 from experiments import threads
 from experiments.audit import AuditSettings, measure
+from experiments.audit import inputs as inputs_of_audit
 from experiments.audit.run import _Run as AuditRun
 from experiments.audit.run import stages as audit_stages
 from experiments.editor import pipeline as pipeline_module
@@ -164,7 +165,7 @@ class TestWhatACallLeadsTo:
 
     def test_pipe_is_not_waited_for(self, folder, tmp_path):
         os.mkfifo(tmp_path / "pipe.mp4")
-        with pytest.raises(ValueError, match="is no regular file"):
+        with pytest.raises(ValueError, match="is a pipe or a device"):
             read_clip(folder, tmp_path / "store", video=str(tmp_path / "pipe.mp4"))
 
 
@@ -177,7 +178,7 @@ class TestOpenedFiles:
         inputs = name_inputs(settings.pipeline, settings.video, settings.adapter)
         with opened_files(folder) as opened, recording() as recorded:
             editor = measure.load(settings)
-            measure.read_frames(settings, editor)
+            inputs_of_audit.read_frames(settings, editor)
         names = {os.path.relpath(path, folder) for path in opened}
         assert {"pipeline/unet/config.json", "lora/adapter_config.json", "clip/frame_00000.png"} <= names
         known = [Path(path) for path in (*inputs.files, *recorded.digests)]
