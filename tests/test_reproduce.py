@@ -18,11 +18,14 @@ from experiments import stages
 from experiments.editor import build_pipeline, save_pipeline, train_adapter, write_video
 from experiments.report import audit as auditing
 from experiments.reproduce import reproduce
+from experiments.settings import Settings
 from experiments.store import Store
 from theory.scramble import SCRAMBLES, UNTRAINED
 
 # In one worker, so that the finished run is made once.
 pytestmark = [pytest.mark.usefixtures("single_thread"), pytest.mark.xdist_group("reproduce")]
+
+ANOTHER_LAYER = next(name for name in SCRAMBLES if name.startswith("features of another layer"))
 
 
 class Counter(module.Silent):
@@ -160,11 +163,13 @@ def test_scrambled_evidence_is_recorded_and_a_test_that_passes_it_fails_the_run(
     by_tells = {entry["tells"]: entry for entry in claim["comparisons"]}
     assert by_tells["identity"]["noticed"] is None
     assert by_tells["test"]["noticed"].keys() == {*SCRAMBLES, UNTRAINED}
-    assert by_tells["test"]["noticed"]["frames permuted"] and not by_tells["test"]["noticed"]["features of another layer"]
+    assert by_tells["test"]["noticed"]["frames permuted"] and not by_tells["test"]["noticed"][ANOTHER_LAYER]
     text = (finished / "report.html").read_text()
-    assert "frames permuted: noticed" in text and "features of another layer: not noticed" in text
+    assert "frames permuted: noticed" in text and f"{ANOTHER_LAYER}: not noticed" in text
     false_test = toy.claim(reality=(toy.FALSE_TEST,), claim_id="C1.false")
     monkeypatch.setattr(module, "chosen_claims", lambda settings: (false_test,))
+    assert reproduce(toy.settings(pipeline), copied)["passed"], "on a pipeline of one's own it is a finding"
+    monkeypatch.setattr(Settings, "is_declared", True)
     audit = reproduce(toy.settings(pipeline), copied)
     assert not audit["passed"]
     assert any("calls itself a test" in line for line in audit["failures"])
