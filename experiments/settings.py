@@ -31,6 +31,10 @@ def require_text(settings: object, *names: str) -> None:
             ) from None
 
 
+DECLARED_FOR = (5, 10, 10)
+"""Frames, DDIM steps and adapter training steps of `editor.evidence.default_evidence`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings of one run.
@@ -147,8 +151,12 @@ class Settings:
 
     @property
     def is_declared(self) -> bool:
-        """Whether the run is on the shipped pipeline and clip, which the claims' tests on the network are declared for."""
-        return self.pipeline is None and self.video is None and self.clip == type(self).clip
+        """Whether the run records what the claims' tests on the network are declared for.
+
+        That is what `pytest theory` records: the shipped pipeline and clip with few frames and steps.
+        """
+        shipped = self.pipeline is None and self.video is None and self.clip == type(self).clip
+        return shipped and (self.num_frames, self.num_steps, self.adapter_steps) == DECLARED_FOR
 
     def select(self, names: tuple[str, ...]) -> dict:
         """The named fields as JSON values, for the key of a stage."""

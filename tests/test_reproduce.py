@@ -330,3 +330,19 @@ def test_a_test_on_another_network_is_a_finding_and_no_failure():
         result = ladder.run_reality(claim_with(tells), None, tests_bind=False)
         assert result.passed is lenient
         assert not result.outcomes[0].holds
+
+
+def test_tests_are_declared_for_what_the_theorems_tests_record():
+    import inspect
+
+    from experiments.editor.evidence import default_evidence
+    from experiments.settings import DECLARED_FOR
+
+    defaults = {name: parameter.default for name, parameter in inspect.signature(default_evidence).parameters.items()}
+    assert DECLARED_FOR == (defaults["num_frames"], defaults["num_steps"], defaults["adapter_steps"])
+    assert defaults["clip"] == Settings.clip
+    frames, steps, adapter_steps = DECLARED_FOR
+    declared = Settings.preset("small", num_frames=frames, num_steps=steps, adapter_steps=adapter_steps)
+    assert declared.is_declared
+    assert not dataclasses.replace(declared, num_steps=steps + 1).is_declared
+    assert not dataclasses.replace(declared, clip="bikes").is_declared

@@ -48,6 +48,8 @@ def came_out(number: Mapping[str, Any]) -> str:
     violated = number["expected"] == Expected.VIOLATED
     if number["passed"]:
         return "violated, as declared" if violated else "holds"
+    if number["tells"] == Tells.TEST:
+        return "came out otherwise: declared violated, and holds" if violated else "came out otherwise: violated"
     return "FAILED: declared violated, and holds" if violated else "FAILED: violated"
 
 
