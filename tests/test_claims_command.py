@@ -59,7 +59,7 @@ def test_explanation_of_a_claim(capsys):
 def test_claim_that_lacks_a_field_is_one_line(tmp_path, line, replacement, words):
     """Somebody who adds a theorem reads what is missing and what it means, and no traceback."""
     copied = tmp_path / "theory"
-    shutil.copytree(ROOT / "theory", copied, ignore=shutil.ignore_patterns("__pycache__", "test_*", "formal"))
+    shutil.copytree(ROOT / "theory", copied, ignore=shutil.ignore_patterns("__pycache__", "test_*", "*.v"))
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     theorem = copied / "temporal_loss" / "hessian.py"
     text = theorem.read_text(encoding="utf-8")

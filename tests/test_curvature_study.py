@@ -24,7 +24,7 @@ def cheap(monkeypatch):
         curvature.search, "evaluate", lambda problem, size, count: (np.linspace(0.1, 1, count), np.ones(count))
     )
     for rung in ("attack", "witness"):
-        monkeypatch.setattr(curvature.ladder, rung, lambda claim, **options: [SimpleNamespace(ratio=1.0)])
+        monkeypatch.setattr(curvature, rung, lambda claim, **options: [SimpleNamespace(ratio=1.0)])
     monkeypatch.setattr(curvature, "KINDS", dict(list(curvature.KINDS.items())[-1:]))
 
 
