@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-NOT_MATHEMATICS = frozenset({"draw", "operations", "planted", "necessity", "reality", "definitional", "hypotheses"})
-"""Keywords of Problem and Claim whose values are left alone."""
+NOT_MATHEMATICS = frozenset({"draw", "operations"})
+"""Keywords of Problem whose functions are left alone, public or not; what only planted bounds, broken hypotheses or the network's rung use is
+never reached."""
 
 _SWAPPED_CALLS = {
     "max": "sum", "maximum": "add", "minimum": "maximum", "min": "max", "sum": "max", "cos": "sin", "sin": "cos", "expm1": "exp",

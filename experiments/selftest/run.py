@@ -164,7 +164,8 @@ def noticed_by_tests(mutant: Mutant) -> str:
             return "no end"
     if done.returncode == 0:
         return ""
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    # A parameter's name may hold spaces.
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.M)
     if failed is None:
         return f"pytest ended with status {done.returncode}"
     if "::" in failed.group(1) and not _passes_without_fault(failed.group(1)):

@@ -14,7 +14,7 @@ import numpy as np
 
 from theory.descent.landscape import least_critical_value
 from theory.inversion.fixed_point import fixed_point_bound
-from theory.inversion.round_trip import round_trip_bound
+from theory.inversion import round_trip_bound
 from theory.rounding import relative_budget
 from theory.temporal_loss import instances, temporal_loss
 from theory.temporal_loss.bounded_norms import exact_quotient
